@@ -245,6 +245,8 @@ def _reject_unsupported_fields(body: ChatRequest, server: AppState) -> None:
 
 
 def _check_messages(messages: list[ChatMessage]) -> None:
+    if not messages:
+        raise RequestError("`messages` is empty; send at least one message", param="messages")
     for i, message in enumerate(messages):
         if message.content is None and message.role not in ("assistant", "function", "tool"):
             raise RequestError(

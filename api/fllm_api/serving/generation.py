@@ -71,6 +71,8 @@ class ServedGeneration:
         Raise the errors of `AdmissionSlot.reserve`.
         """
         context, request = self._context, self.request
+        if not hasattr(context, "slot"):
+            raise RuntimeError("a route that generates needs opt=fllm.USES_ENGINE")
         context.slot.reserve(request.num_sequences, self.prompt_tokens)
         request = replace(request, client=context.client, priority=request.priority + context.priority)
         context.tracker.submit(

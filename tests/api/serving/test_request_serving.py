@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from litestar import post
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
@@ -254,3 +254,31 @@ def test_a_route_without_generation_counts_against_the_limits_only() -> None:
     statuses = [ask(server, "POST", "/tokens", json={"text": "Hi"}).status_code for _ in range(2)]
     assert statuses == [200, 429]
     assert not recorder.requests
+
+
+def test_a_route_that_generates_without_limits_is_an_error_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @post("/free", status_code=200)
+    async def free(data: JSONBody[Say], server: NamedDependency[Serving]) -> None:
+        await server.whole(
+            await server.read_chat(ChatRequest(messages=[ChatMessage(role="user", content=data.text)]))
+        )
+
+    assert ask(server_with_routes(lambda _: [free]), "POST", "/free", json={"text": "Hi"}).status_code == 500
+    assert "a route that generates needs opt=fllm.USES_ENGINE" in caplog.text
+
+
+def test_a_chat_without_messages_is_an_error_of_the_client() -> None:
+    @post("/none", status_code=200, opt={**USES_ENGINE})
+    async def none(server: NamedDependency[Serving]) -> None:
+        await server.read_chat(ChatRequest(messages=[]))
+
+    @get("/none", opt={**LIMITED})
+    async def rendered(server: NamedDependency[Serving]) -> str:
+        return await server.render_chat(ChatRequest(messages=[]))
+
+    server = server_with_routes(lambda _: [none, rendered])
+    for method in ("GET", "POST"):
+        response = ask(server, method, "/none")
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "messages")
