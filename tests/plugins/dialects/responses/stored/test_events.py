@@ -10,6 +10,6 @@ from fllm_dialects.responses.stored.events import Event, framing_of_events
 def test_an_error_that_ends_a_stream_is_an_event_with_the_next_number() -> None:
     framing = framing_of_events()
     assert [framing.encode(Event(b"a")), framing.encode(Event(b"b"))] == [b"a", b"b"]
-    assert framing.encode(ErrorBody(ErrorInfo("it ends", "server_error"))) == (
-        b'event: error\ndata: {"type":"error","sequence_number":2,"code":null,"message":"it ends","param":null}\n\n'
-    )
+    body = ErrorBody(ErrorInfo("it ends", "server_error"))
+    data = '{"type":"error","sequence_number":2,"code":null,"message":"it ends","param":null}'
+    assert framing.encode(body) == f"event: error\ndata: {data}\n\n".encode()
