@@ -21,7 +21,8 @@ _STATEMENT = re.compile(
 _BEGINS = re.compile(r"^[ \t]*(?=%|[!?]*[_A-Za-z][^\n:\"/|()]*:)", re.MULTILINE)
 """Where a line begins a statement; other lines continue the one before."""
 _IMPORT = re.compile(
-    r"%import\s+common\s*(?:\.\s*(?P<one>\w+)(?:\s*->\s*(?P<alias>\w+))?|\((?P<several>[\w\s,]+)\))\s*\Z"
+    r"%import\s+common\s*(?:\.\s*(?P<one>\w+)(?:\s*->\s*(?P<alias>\w+))?|\((?P<several>[\w\s,]+)\))"
+    r"(?:\s|(?://|\#)[^\n]*(?:\n|\Z))*\Z"
 )
 _TOKEN = re.compile(
     r"""\s+ | (?://|\#)[^\n]*

@@ -34,6 +34,20 @@ SP: " "
 ADD.2: "+"
 %import common (INT, WS)
 """
+QUERY = r"""
+    // ---------- Operators ----------
+    SP: " "
+    COMMA: ","
+
+    // ---------- Start ----------
+    start: "SELECT" SP "TOP" SP INT SP column (COMMA SP column)* SP "WHERE" SP column SP ">" SP DATE ";"
+    column: IDENTIFIER
+
+    %import common.INT  // how many
+    // ---------- Terminals ----------
+    IDENTIFIER: /[A-Za-z_][A-Za-z0-9_]*/
+    DATE: /'[0-9]{4}-[0-9]{2}-[0-9]{2}'/
+"""
 SPACED = r"""
 ?start: "{" [pair ("," pair)*] "}"
 !pair: CNAME ":" (SIGNED_NUMBER | ESCAPED_STRING)
@@ -56,6 +70,11 @@ SPACED = r"""
             ["*** Begin Patch\n*** End Patch\n", "*** Begin Patch\n*** Add File: a\nx\n*** End Patch"],
         ),
         (SUMS, ["4 + 4 * 12", "7"], ["4+4", "4 +", "(4)"]),
+        (
+            QUERY,
+            ["SELECT TOP 10 a, b WHERE a > '2025-01-31';"],
+            ["SELECT TOP ten a WHERE a > '2025-01-31';", "SELECT TOP 1 a WHERE a > 2;"],
+        ),
         (SPACED, ['{ a : -1.5e3, b:"x \\" y" } ', "{}"], ["{a}", "{a : 1 1}"]),
         ('start: "x"~2..3 | "y"~2 "z"{2,} | "w"{1,2}', ["xx", "xxx", "yyzzz", "w"], ["x", "yz", "www"]),
         ('start: "Aé"i "1".."3"', ["aÉ2", "Aé1"], ["aé4"]),
@@ -95,6 +114,7 @@ def test_the_pattern_matches_what_the_grammar_generates(
         "start: " + "(" * 10_000 + '"a"' + ")" * 10_000,
         "start: " + "/[" * 10_000,
         'start: "a" ' + " " * 40_000,
+        "start: INT\n%import common.INT " + "// # " * 5_000 + "\n|",
     ],
 )
 def test_what_is_no_regular_expression_of_reasonable_size_has_no_pattern(grammar: str) -> None:
