@@ -36,6 +36,10 @@ MAX_JOB_BYTES = 256 << 20
 """Size of all requests and events in memory beyond which a client with more than its share is refused."""
 SIZE_STEP = 1 << 20
 """Bytes of events of one response between two looks at the size of all."""
+FEW_STREAMS = 8
+"""Streams of one response that receive each event at once."""
+STREAM_SECONDS = 0.004
+"""What each further stream adds to the time between two parts, so that many streams block nobody."""
 LOST = "the server stopped before the response was complete"
 
 
@@ -65,6 +69,7 @@ class Job:
         self.task: asyncio.Task[None] | None = None
         """Generates the response."""
         self.ended = asyncio.Event()
+        self._streams = 0
         self._changed = asyncio.Event()
 
     def publish(self, events: Iterable[Struct]) -> None:
@@ -86,14 +91,20 @@ class Job:
         """Yield the events after the one with that number, as they are emitted."""
         assert self.events is not None, "the request asked for a stream"
         position = after + 1
-        while True:
-            changed, ended = self._changed, self.ended.is_set()
-            while events := self.events[position : position + EVENTS_AT_ONCE]:
-                position += len(events)
-                yield list(map(Event, events))
-            if ended:
-                return
-            await changed.wait()
+        self._streams += 1
+        try:
+            while True:
+                changed, ended = self._changed, self.ended.is_set()
+                while events := self.events[position : position + EVENTS_AT_ONCE]:
+                    position += len(events)
+                    yield list(map(Event, events))
+                if ended:
+                    return
+                await changed.wait()
+                if self._streams > FEW_STREAMS:
+                    await asyncio.sleep((self._streams - FEW_STREAMS) * STREAM_SECONDS)
+        finally:
+            self._streams -= 1
 
     def cancel(self) -> None:
         """Stop the generation."""

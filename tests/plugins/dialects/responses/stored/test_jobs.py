@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.stored_responses import Client, full_disk, responses_server, running, stores_opened
 
 from fllm_api.config import RateLimits
+from fllm_dialects.responses.protocol.events import ErrorEvent
+from fllm_dialects.responses.protocol.requests import ResponsesRequest
+from fllm_dialects.responses.stored.history import Context
+from fllm_dialects.responses.stored.jobs import FEW_STREAMS, Job
 from fllm_dialects.responses.stored.response_records import mark_failed
 
 BODY = {"model": "m", "input": "Hi", "background": True}
@@ -114,6 +119,30 @@ def test_an_item_may_have_any_id(tmp_path: Path) -> None:
             assert await client.events("GET", f"/v1/responses/{response_id}?stream=true") == events
 
     asyncio.run(run())
+
+
+def test_many_streams_of_a_response_receive_larger_parts() -> None:
+    async def parts(streams: int) -> list[int]:
+        """Return the number of parts of each stream of 20 events."""
+        encoder: Any = SimpleNamespace(response=None)
+        request: Any = None
+        job = Job(ResponsesRequest(stream=True), Context(), encoder, request, "client")
+
+        async def count() -> int:
+            received = [part async for part in job.stream(-1)]
+            assert [event.text for part in received for event in part] == job.events
+            return len(received)
+
+        tasks = [asyncio.create_task(count()) for _ in range(streams)]
+        for number in range(20):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            job.publish([ErrorEvent(sequence_number=number, code=None, message="x", param=None)])
+        job.end([])
+        return await asyncio.gather(*tasks)
+
+    assert min(asyncio.run(parts(FEW_STREAMS))) > 5
+    assert max(asyncio.run(parts(10 * FEW_STREAMS))) < 5
 
 
 def test_a_response_is_cancelled(tmp_path: Path) -> None:
