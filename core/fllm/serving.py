@@ -98,7 +98,13 @@ class Framing(Struct, frozen=True):
     has_comments: bool = True
     """Whether comments may be sent while there are no chunks."""
     error_prefix: bytes = b"data: "
-    """Precedes an error body that is sent as an event, because the stream has begun before its handler."""
+    """Precedes an error body that is sent as an event."""
+
+    def encode_error(self, body: Struct) -> bytes:
+        """Return the body of an error as a part of a stream that has begun."""
+        if not self.error_prefix.startswith(b"event: "):
+            return self.encode(body)
+        return self.error_prefix + _json.encode(body) + b"\n\n"
 
 
 DATA_EVENTS = Framing("text/event-stream", _data_event, b"data: [DONE]\n\n")

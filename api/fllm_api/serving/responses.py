@@ -194,15 +194,16 @@ class ChunkStream(_Response):
                             await events.write(b"".join(map(encode, chunks)))
             except Exception as error:
                 status, info = classify_error(error)
-                chunks = await self._fail(status, info)
+                failure = await self._fail(status, info)
                 if not events.started:
                     raise
                 record_failure(self._request, error, info)
-                last = b"".join(map(encode, chunks))  # the status is sent, so the stream reports it
+                last = failure  # the status is sent, so the stream reports it
             await events.write(last + self._framing.end, more=False)
 
-    async def _fail(self, status: int, error: ErrorInfo) -> Sequence[Struct]:
-        return [own_error_body(self._request, status, error)]
+    async def _fail(self, status: int, error: ErrorInfo) -> bytes:
+        """Return the end of a stream that fails."""
+        return self._framing.encode_error(own_error_body(self._request, status, error))
 
 
 class GenerationStream(ChunkStream):
@@ -230,9 +231,11 @@ class GenerationStream(ChunkStream):
                 await self._generation.end_early("abort")
                 raise
 
-    async def _fail(self, status: int, error: ErrorInfo) -> Sequence[Struct]:
+    async def _fail(self, status: int, error: ErrorInfo) -> bytes:
         chunks = await self._generation.fail(error)
-        return await super()._fail(status, error) if chunks is None else chunks
+        if chunks is None:
+            return await super()._fail(status, error)
+        return b"".join(map(self._framing.encode, chunks))
 
 
 def _log_failure(error: BaseException) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +12,25 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
+from msgspec import Struct
 from support.api_fakes import COMPLETION_SCOPE, Recorder, app_of, ask, backend_of
-from support.route_plugins import Failure, Said, Say, SayEncoder, say_route, server_with_routes
+from support.route_plugins import Failure, Piece, Said, Say, SayEncoder, say_route, server_with_routes
 
 from fllm.errors import BackendUnavailable, RequestError
 from fllm.events import Finished, Text
 from fllm.requests.chat import ChatMessage, ChatRequest
-from fllm.serving import LIMITED, USES_ENGINE, ErrorInfo, Outcome, Serving, error_body
+from fllm.serving import (
+    DATA_EVENTS,
+    JSON_LINES,
+    LIMITED,
+    NAMED_EVENTS,
+    USES_ENGINE,
+    ErrorInfo,
+    Framing,
+    Outcome,
+    Serving,
+    error_body,
+)
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import AppState
 from fllm_api.config import RateLimits
@@ -282,3 +294,27 @@ def test_a_chat_without_messages_is_an_error_of_the_client() -> None:
     for method in ("GET", "POST"):
         response = ask(server, method, "/none")
         assert (response.status_code, response.json()["error"]["param"]) == (400, "messages")
+
+
+@pytest.mark.parametrize(
+    ("framing", "failure"),
+    [
+        (NAMED_EVENTS, "event: error\ndata: {}\n\n"),
+        (DATA_EVENTS, "data: {}\n\ndata: [DONE]\n\n"),
+        (JSON_LINES, "{}\n"),
+    ],
+)
+def test_a_stream_from_elsewhere_that_fails_ends_with_the_error(framing: Framing, failure: str) -> None:
+    async def chunks() -> AsyncGenerator[list[Struct]]:
+        yield [Piece("a")]
+        raise RequestError("late", param="text")
+
+    @post("/say", status_code=200, opt={**USES_ENGINE})
+    async def stream(data: JSONBody[Say], server: NamedDependency[Serving]) -> ASGIResponse:
+        response: ASGIResponse = server.stream(chunks(), framing)
+        return response
+
+    body = '{"error":{"message":"late","type":"invalid_request_error","param":"text","code":null}}'
+    text = say(server_with_routes(lambda _: [stream])).text
+    assert text.endswith(failure.replace("{}", body))
+    assert '"text":"a"' in text
