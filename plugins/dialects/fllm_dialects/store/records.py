@@ -37,6 +37,15 @@ _PUT = """
 """Stores a row if its parent exists, as the last child if it is a new one."""
 
 
+_OLDEST = """
+    SELECT owner, id, size + coalesce((
+        SELECT sum(size) FROM records AS part WHERE part.owner = records.owner AND part.parent = records.id
+    ), 0) FROM records WHERE owner = ? AND expires IS NOT NULL ORDER BY expires LIMIT ?
+"""
+"""Selects what was not used for longest, with the sizes of whole records."""
+EVICTED_AT_ONCE = 100
+
+
 class Record(Struct, frozen=True):
     """A record. Only its owner finds it. ``body`` is what the dialect keeps, and the only encrypted field."""
 
@@ -244,15 +253,14 @@ class Records:
         """
         stored = self._stored
         writers = {owner for owner, _ in stored}
-        while stored and await self.bytes_used() > self._settings.max_bytes:
-            rows: list[sqlite3.Row] = []
-            for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
-                oldest = await self._rows(
-                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL"
-                    " ORDER BY expires LIMIT ?",
-                    (owner, len(stored) + 1),
-                )
-                rows = [row for row in oldest if tuple(row) not in stored][:1]
+        while stored and (excess := await self.bytes_used() - self._settings.max_bytes) > 0:
+            rows: list[tuple[str, str]] = []
+            usage = await self._rows("SELECT owner, bytes FROM usage ORDER BY bytes DESC", ())
+            for (owner, size), (_, next_size) in zip(usage, [*usage[1:], ("", 0)], strict=True):
+                oldest = await self._rows(_OLDEST, (owner, len(stored) + EVICTED_AT_ONCE))
+                # Until it has less than the next one; if all have the same, a part from each.
+                surplus = min(excess, max(size - next_size, excess // len(usage)))
+                rows = _first((row for row in oldest if tuple(row[:2]) not in stored), surplus)
                 if rows or owner in writers:
                     break
             if not rows:
@@ -343,6 +351,17 @@ def _parent(record: Record) -> str:
 
 def _json_list(values: Iterable[str]) -> str:
     return msgspec.json.encode(list(values)).decode()
+
+
+def _first(rows: Iterable[Sequence[Any]], size: int) -> list[tuple[str, str]]:
+    """Return the owners and ids of the first records that have a size together, at least of one."""
+    chosen: list[tuple[str, str]] = []
+    for owner, record_id, own_size in rows:
+        chosen.append((owner, record_id))
+        size -= own_size
+        if size <= 0:
+            break
+    return chosen
 
 
 def context_of(record: Record) -> bytes:

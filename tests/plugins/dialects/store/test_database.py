@@ -232,6 +232,30 @@ def test_the_largest_owner_loses_what_was_not_used_for_longest(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_a_lower_limit_keeps_what_was_used_last_and_small_owners(tmp_path: Path) -> None:
+    async def run() -> None:
+        clock = Clock()
+        async with opened(tmp_path / "s", clock=clock) as database:
+            await put(database, record("1", owner="carl"))
+            for number in range(300):
+                clock.now += 1
+                await put(database, *(record(str(number), bytes(1000), owner=who) for who in ("ann", "bob")))
+        async with opened(tmp_path / "s", StoreSettings(max_bytes=100_000), clock) as database:
+            clock.now += 1
+            await put(database, record("300"))
+            assert 95_000 < await database.read(Records.bytes_used) <= 100_000
+            assert await get(database, "1", "carl") == b"body"
+            for who in ("ann", "bob"):
+                kept = await database.read(partial(Records.owned, kind="thing", owner=who))
+                last = 301 if who == "ann" else 300
+                assert [each.id for each in kept or ()] == [
+                    str(n) for n in range(last - len(kept or ()), last)
+                ]
+                assert 30 < len(kept or ()) < 50
+
+    asyncio.run(run())
+
+
 def test_an_owner_with_one_large_list_takes_nothing_from_others(tmp_path: Path) -> None:
     async def run() -> None:
         clock = Clock()
