@@ -10,6 +10,7 @@ from fllm import (
     ChatMessage,
     ChatRequest,
     CompletionRequest,
+    Generation,
     RequestError,
     SequenceOutput,
     Serving,
@@ -22,6 +23,11 @@ from fllm_dialects.systemone.questions import Question, Reading, new_reading
 
 MANY_OPTIONS = 26
 """Number of options with which finding labels takes milliseconds."""
+
+
+LONG_PROMPT_TOKENS = 256
+"""Length of a prompt from which the first question is asked alone, so that the others find the state in the
+prefix cache."""
 
 
 class Answers(Struct, frozen=True, kw_only=True):
@@ -82,22 +88,29 @@ class StateReader:
 
     async def _read(self, prompts: list[list[int]], labels: Sequence[Sequence[Label]]) -> Answers:
         given = dict.fromkeys(token for each in labels for label in each for token in label.token_ids)
-        generation = await self._server.read_completion(
+        # Prompts that are computed at the same time do not find each other in the prefix cache.
+        first = 1 if len(prompts[0]) >= LONG_PROMPT_TOKENS else len(prompts)
+        generations = [
+            await self._generation(each, [*given]) for each in (prompts[:first], prompts[first:]) if each
+        ]
+        outputs = [output for each in generations for output in await self._server.whole(each)]
+        return Answers(
+            model=generations[0].model,
+            readings=[_reading(*each) for each in zip(labels, outputs, strict=True)],
+            input_tokens=sum(each.prompt_tokens for each in generations),
+            cached_tokens=sum(output.usage.cached_tokens for output in outputs),
+        )
+
+    async def _generation(self, prompts: list[list[int]], token_ids: list[int]) -> Generation:
+        return await self._server.read_completion(
             CompletionRequest(
                 model=self._model,
                 prompt=[*prompts],
                 max_tokens=1,
                 temperature=0,
                 logprobs=0,
-                logprob_token_ids=[*given],
+                logprob_token_ids=token_ids,
             )
-        )
-        outputs = await self._server.whole(generation)
-        return Answers(
-            model=generation.model,
-            readings=[_reading(*each) for each in zip(labels, outputs, strict=True)],
-            input_tokens=generation.prompt_tokens,
-            cached_tokens=sum(output.usage.cached_tokens for output in outputs),
         )
 
 

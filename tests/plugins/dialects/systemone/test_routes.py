@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from support.api_fakes import Recorder, ask, backend_of, error_of, spell
 from support.dialect_servers import a_dialect_server
 
+from fllm.values import EngineOutput, GenerateRequest
 from fllm_api.app_state import AppState
 
 QUESTIONS: Any = {
@@ -165,6 +167,30 @@ def test_openais_decisions_are_a_list(server: AppState) -> None:
     assert usage["input_tokens_details"]["cached_tokens"] == 3
     empty = post(server, "/v1/decisions", model="m", input="", questions=questions)
     assert (empty.status_code, error_of(empty)["param"]) == (400, "input")
+
+
+@pytest.mark.parametrize(("length", "order"), [(9, ["start", "start"]), (300, ["start", "end"])])
+def test_the_first_question_computes_a_long_state_for_the_others(
+    server: AppState, length: int, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, steps = backend_of(server), list[str]()
+    generate = backend.generate
+
+    async def recorded(request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        steps.append("start")
+        try:
+            async for output in generate(request):
+                yield output
+        finally:
+            steps.append("end")
+
+    monkeypatch.setattr(backend, "generate", recorded)
+    found = post(server, state="a" * length, questions=QUESTIONS).json()
+    assert steps[:2] == order
+    assert list(found["answers"]) == list(QUESTIONS)
+    assert found["answers"]["mood"]["score"] == pytest.approx(1.25)
+    assert found["usage"]["input_tokens"] == sum(len(each.token_ids) for each in backend.prompts)
+    assert len(backend.prompts) == len(QUESTIONS)
 
 
 def test_a_state_that_is_too_long_is_read_once(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
