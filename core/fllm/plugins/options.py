@@ -230,7 +230,8 @@ def _type(schema: Mapping[str, Any], components: Mapping[str, Any]) -> str:
         return "table"
     kind = _FORMATS.get(schema.get("format", schema.get("contentEncoding", "")))
     words = [kind or _WORDS.get(schema.get("type", ""), "text"), *_limits(schema, "Length", " characters")]
-    words += [f"matching {schema['pattern']}"] if "pattern" in schema else []
+    if "pattern" in schema and not schema.get("description"):  # words say more
+        words.append(f"matching {schema['pattern']}")
     for limit, word in (("minimum", "at least"), ("exclusiveMinimum", "above")):
         words += [f"{word} {schema[limit]}"] if limit in schema else []
     for limit, word in (("maximum", "at most"), ("exclusiveMaximum", "below")):
