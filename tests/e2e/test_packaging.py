@@ -21,6 +21,7 @@ PACKAGES = {
     "fllm_api",
     "fllm_backends",
     "fllm_bench",
+    "fllm_dialects",
     "fllm_metrics",
     "fllm_parsers",
     "fllm_placements",

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from msgspec import Struct
 
@@ -99,10 +100,9 @@ def embedding_routes(running: RunningServer) -> Iterable[HTTPRouteHandler]:
         opt={**ANY_CONTENT_TYPE, **error_body(ollama_error)},
         tags=["Ollama"],
         summary="Create embeddings",
+        responses={200: ResponseSpec(Embedded, description="The response", generate_examples=False)},
     )
-    async def embed(
-        data: JSONBody[EmbedRequest], server: NamedDependency[Serving]
-    ) -> Embedded | Response[OllamaError]:
+    async def embed(data: JSONBody[EmbedRequest], server: NamedDependency[Serving]) -> Response[Any]:
         """Return an embedding of each text."""
         began = time.monotonic_ns()
         cut = {} if data.truncate is False else {"truncate_prompt_tokens": -1, "truncation_side": "right"}
@@ -110,12 +110,14 @@ def embedding_routes(running: RunningServer) -> Iterable[HTTPRouteHandler]:
         found = await vectors(body, server) if data.input else _NO_VECTORS
         if isinstance(found, Response):
             return found
-        return Embedded(
-            model=server.served_model_name,
-            embeddings=[each.embedding for each in found.data],
-            total_duration=time.monotonic_ns() - began,
-            load_duration=0,
-            prompt_eval_count=found.usage.prompt_tokens,
+        return Response(
+            Embedded(
+                model=server.served_model_name,
+                embeddings=[each.embedding for each in found.data],
+                total_duration=time.monotonic_ns() - began,
+                load_duration=0,
+                prompt_eval_count=found.usage.prompt_tokens,
+            )
         )
 
     @post(
@@ -124,15 +126,16 @@ def embedding_routes(running: RunningServer) -> Iterable[HTTPRouteHandler]:
         opt={**ANY_CONTENT_TYPE, **error_body(ollama_error)},
         tags=["Ollama"],
         summary="Create an embedding (older form)",
+        responses={200: ResponseSpec(Embedding, description="The response", generate_examples=False)},
     )
     async def embeddings(
         data: JSONBody[EmbeddingsRequest], server: NamedDependency[Serving]
-    ) -> Embedding | Response[OllamaError]:
+    ) -> Response[Any]:
         """Return an embedding of one text."""
         body = {"model": data.model, "input": data.prompt, "truncate_prompt_tokens": -1}
         found = await vectors(body, server) if data.prompt else _NO_VECTORS
         if isinstance(found, Response):
             return found
-        return Embedding(found.data[0].embedding if found.data else [])
+        return Response(Embedding(found.data[0].embedding if found.data else []))
 
     return embed, embeddings
