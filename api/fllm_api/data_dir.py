@@ -15,9 +15,16 @@ OPTION = "--data-dir"
 log = logging.getLogger("fllm.server")
 
 
-def default_data_dir() -> Path:
-    """Return the default: as the XDG Base Directory Specification says for the state of a program."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()) / "furiosa-llm"
+def default_data_dir() -> Path | None:
+    """Return the default: as the XDG Base Directory Specification says for the state of a program.
+
+    It is ``None`` if the user has no home directory.
+    """
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    except RuntimeError:
+        return None
+    return state / "furiosa-llm"
 
 
 class DataDir:
@@ -33,12 +40,17 @@ class DataDir:
 
         From then on, the owners of what requests store are the same after a restart.
         """
-        if not self._tried and self._config.data_dir is not None:
+        if not self._tried:
             self._tried = True
             try:
-                self._opened = open_directory(str(self._config.data_dir), OPTION, parents=True)
-                self._config.keys.keep_owners(load_secret(str(self._opened), OPTION))
+                self._opened = self._open()
             except ConfigError as error:
-                self._opened = None
-                log.warning("nothing is stored on disk: %s", error.message)
+                log.warning("responses and files are not stored on disk: %s", error.message)
         return self._opened
+
+    def _open(self) -> Path:
+        if self._config.data_dir is None:
+            raise ConfigError(f"there is no home directory; set {OPTION}")
+        directory = open_directory(str(self._config.data_dir), OPTION, parents=True)
+        self._config.keys.keep_owners(load_secret(str(directory), OPTION))
+        return directory

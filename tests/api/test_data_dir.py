@@ -41,8 +41,9 @@ def test_a_directory_that_can_not_be_used_is_a_warning(
     file.touch()
     directory = DataDir(a_config(file / "below"))
     assert directory.open() is directory.open() is None
-    assert caplog.text.count("nothing is stored on disk: --data-dir") == 1
+    assert caplog.text.count("not stored on disk: --data-dir") == 1
     assert DataDir(a_config(None)).open() is None
+    assert "no home directory; set --data-dir" in caplog.text
 
 
 def test_the_default_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +52,12 @@ def test_the_default_follows_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert default_data_dir() == Path("/h/.local/state/furiosa-llm")
+
+
+def test_a_user_without_a_home_directory_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert default_data_dir() is None

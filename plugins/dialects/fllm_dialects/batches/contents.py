@@ -27,12 +27,13 @@ OWNER_PREFIX = "client-"
 class Contents:
     """A directory with one file for each id. Ids are made by this server, so they are safe as names."""
 
-    def __init__(self, directory: Path, *, max_client: int, max_total: int) -> None:
+    def __init__(self, directory: Path, *, max_client: int, max_total: int, create: bool = True) -> None:
         """Create the directory, which only the server's user may read, and count what is there.
 
-        Raise `OSError`.
+        Without ``create``, it may be missing; then files can't be stored. Raise `OSError`.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if create:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._max_client, self._max_total = max_client, max_total
         self._kept = self.measure()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -88,16 +90,23 @@ class BatchService:
 
     def _open_contents(self, stack: AsyncExitStack) -> Path | None:
         """Open the directory of files, or a temporary one; return the first if it can be used."""
-        limits = {"max_client": self.options.max_client_bytes, "max_total": self.options.max_total_bytes}
+        new = partial(
+            Contents, max_client=self.options.max_client_bytes, max_total=self.options.max_total_bytes
+        )
         if self._directory is not None:
             try:
-                self.contents = Contents(self._directory / "files", **limits)
+                self.contents = new(self._directory / "files")
             except OSError as error:
                 log.warning("files and batches are lost when the server ends: %s", error)
             else:
                 return self._directory
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="furiosa-llm-"))
-        self.contents = Contents(Path(temporary), **limits)
+        try:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="furiosa-llm-"))
+        except OSError as error:  # there is nowhere to write: uploads are refused with a 503
+            log.warning("files can't be stored: %s", error)
+            self.contents = new(Path(os.devnull), create=False)
+        else:
+            self.contents = new(Path(temporary))
         return None
 
     async def _take_over(self) -> None:

@@ -97,17 +97,18 @@ def prepare_store(
 
     Raise `ConfigError` if the file has a newer version or another key, or is not a store.
     """
-    reason = "there is no data directory"
-    if path is not None:
-        try:
-            return _prepare_file(path, settings, clock)
-        except (sqlite3.Error, OSError, _Damaged) as error:
-            reason = f"{path}: {error}"
-    return _in_memory(reason, settings, clock)
+    if path is None:
+        return _in_memory("there is no data directory", settings, clock, level=logging.INFO)
+    try:
+        return _prepare_file(path, settings, clock)
+    except (sqlite3.Error, OSError, _Damaged) as error:
+        return _in_memory(f"{path}: {error}", settings, clock)
 
 
-def _in_memory(reason: str, settings: StoreSettings, clock: Callable[[], float]) -> PreparedStore:
-    log.warning("stored records are in memory only, and lost when the server stops: %s", reason)
+def _in_memory(
+    reason: str, settings: StoreSettings, clock: Callable[[], float], *, level: int = logging.WARNING
+) -> PreparedStore:
+    log.log(level, "stored records are in memory only, and lost when the server stops: %s", reason)
     bounded = structs.replace(settings, max_bytes=min(settings.max_bytes, settings.max_memory_bytes))
     return PreparedStore(None, NoSeal(), bounded, clock)
 

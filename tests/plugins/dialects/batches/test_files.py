@@ -278,3 +278,20 @@ def test_without_a_directory_files_are_kept_until_the_server_ends() -> None:
     server = a_batch_server()
     run(server, first)
     run(server, second)
+
+
+def test_where_nothing_can_be_written_the_server_starts_and_refuses_uploads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nowhere(**_: Any) -> Any:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(service.tempfile, "TemporaryDirectory", nowhere)
+
+    async def go(client: BatchClient) -> None:
+        response = await client.upload("x")
+        assert response.status_code == 503
+        assert error_of(response)["code"] == "storage_error"
+
+    run(a_batch_server(), go)
+    assert "files can't be stored: no usable temporary directory" in caplog.text

@@ -417,7 +417,10 @@ def test_without_a_writable_directory_records_are_in_memory(
         assert not database.durable
         await database.close()
 
+    caplog.set_level("INFO", "fllm.store")
     asyncio.run(run())
+    # Where there is no directory, the server has said so.
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
     assert caplog.text.count("stored records are in memory only") == 3
 
 
