@@ -45,7 +45,7 @@ class DataDir:
             try:
                 self._opened = self._open()
             except ConfigError as error:
-                log.warning("responses and files are not stored on disk: %s", error.message)
+                log.warning("what requests store is lost when the server stops: %s", error.message)
         return self._opened
 
     def _open(self) -> Path:

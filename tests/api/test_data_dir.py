@@ -41,7 +41,7 @@ def test_a_directory_that_can_not_be_used_is_a_warning(
     file.touch()
     directory = DataDir(a_config(file / "below"))
     assert directory.open() is directory.open() is None
-    assert caplog.text.count("not stored on disk: --data-dir") == 1
+    assert caplog.text.count("is lost when the server stops: --data-dir") == 1
     assert DataDir(a_config(None)).open() is None
     assert "no home directory; set --data-dir" in caplog.text
 

@@ -258,7 +258,7 @@ def test_without_a_data_directory_responses_are_in_memory(caplog: pytest.LogCapt
             await client.create("Go", previous_response_id=first["id"])
 
     asyncio.run(run())
-    assert "in memory only" in caplog.text
+    assert "lost when the server stops: there is no home directory" in caplog.text
 
 
 def test_a_full_disk_fails_the_request_and_nothing_else(
