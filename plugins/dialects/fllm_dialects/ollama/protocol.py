@@ -19,11 +19,11 @@ StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 class Options(Struct, frozen=True, kw_only=True):
     """The options that have an effect. The model's recommended values replace Ollama's own defaults."""
 
-    num_predict: Number | None = None
+    num_predict: Annotated[float, Meta(ge=-(2**53), le=2**53)] | None = None
     """Maximum number of output tokens. 0 and negative numbers mean no maximum."""
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | Annotated[float, Meta(ge=-1, le=MAX_INT)] | None = None
-    """0 and -1 keep all tokens."""
+    top_k: Annotated[float, Meta(ge=-1, le=MAX_INT)] | None = None
+    """A whole number, which some clients send as 40.0. 0 and -1 keep all tokens."""
     top_p: Annotated[float, Meta(ge=0)] | None = None
     """1 and more keep all tokens."""
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
