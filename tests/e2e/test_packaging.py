@@ -25,7 +25,9 @@ PACKAGES = {
     "fllm_metrics",
     "fllm_parsers",
     "fllm_placements",
+    "fllm_page",
     "fllm_pooling",
+    "fllm_terminal",
 }
 LARGE = ("torch", "transformers")
 """Not installed in the empty environment: they take gigabytes, and commands that

@@ -22,7 +22,9 @@ PACKAGES = (
     "plugins/bench/fllm_bench",
     "plugins/metrics/fllm_metrics",
     "plugins/placements/fllm_placements",
+    "plugins/page/fllm_page",
     "plugins/pooling/fllm_pooling",
+    "plugins/terminal/fllm_terminal",
 )
 SOURCES = [*(ROOT / folder for folder in PACKAGES), ROOT / "plugins/backends/fllm_backends"]
 ALPHABET = frozenset(map(chr, range(128))) | set("éДあ\u2028\x85\xa0")

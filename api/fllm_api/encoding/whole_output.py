@@ -19,6 +19,7 @@ class WholeOutput:
         self._first = self._last = first
         self._events: list[Event] = [*first.events]
         self._unmerged = 0
+        self._raw_text = [first.raw_text]
         self._tokens: list[OutputToken] = [*self._kept(first)]
 
     def add(self, output: SequenceOutput) -> None:
@@ -26,6 +27,7 @@ class WholeOutput:
         self._events += output.events
         self._tokens += self._kept(output)
         self._last = output
+        self._raw_text.append(output.raw_text)
         self._unmerged += len(output.events)
         if self._unmerged > MAX_EVENTS:
             self._events, self._unmerged = merge_events(self._events), 0
@@ -37,6 +39,7 @@ class WholeOutput:
             events=merge_events(self._events),
             tokens=self._tokens,
             prompt_logprobs=self._first.prompt_logprobs,
+            raw_text="".join(self._raw_text),
         )
 
     def _kept(self, output: SequenceOutput) -> list[OutputToken]:

@@ -35,6 +35,8 @@ class SequenceOutput(Struct, frozen=True, kw_only=True):
     """Set on the first output, if requested: one entry per prompt token, ``None`` for the first token."""
     usage: Usage = Usage()
     """Usage of the sequence so far."""
+    raw_text: str = ""
+    """What the parsers received in this step: the text with the special tokens that they read."""
 
 
 class OutputProcessor:
@@ -75,6 +77,7 @@ class OutputProcessor:
         self._reasoning_tokens = ReasoningTokenCounter()
         self._offset = 0
         self._has_tool_call = False
+        self._raw_text = ""
         self.finished = False
         """Whether `Finished` has been emitted; any further output of the backend must be discarded."""
         self.reason = ""
@@ -83,6 +86,7 @@ class OutputProcessor:
     def feed(self, output: EngineOutput) -> SequenceOutput:
         """Process one output of the backend."""
         self._cached_tokens = self._cached_tokens or output.cached_tokens
+        self._raw_text = ""
         events: list[Event] = []
         tokens: list[OutputToken] = []
         for position, token_id in enumerate(output.token_ids):
@@ -102,6 +106,7 @@ class OutputProcessor:
             tokens=tokens,
             prompt_logprobs=output.prompt_logprobs,
             usage=self._usage(),
+            raw_text=self._raw_text,
         )
 
     def _process_token(self, token_id: int) -> Iterable[ParserEvent]:
@@ -116,6 +121,7 @@ class OutputProcessor:
     def _parse_text(self, text: str) -> list[ParserEvent]:
         if not text:
             return []
+        self._raw_text += text
         if self._reasoning_parser is None:
             return self._parse_tool_calls([Text(text)])
         events = merge_events(self._reasoning_parser.feed(text))

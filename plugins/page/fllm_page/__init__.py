@@ -1,0 +1,1 @@
+"""The page at `GET /`: a chat, a look inside, the machine, the plugins."""

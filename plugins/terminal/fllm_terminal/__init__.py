@@ -1,0 +1,1 @@
+"""The commands `furiosa-llm chat` and `furiosa-llm run`."""
