@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from litestar import MediaType, get
+from typing import Any
+
+from litestar import HttpMethod, MediaType, Request, Response, route
+
+from fllm_page.document import document
 
 
-@get("/", media_type=MediaType.HTML, include_in_schema=False)
-async def page() -> str:
-    """Return the page."""
-    return "<!doctype html><title>furiosa-llm</title>"
+@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], media_type=MediaType.HTML, include_in_schema=False)
+async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the page, compressed where the client can read that."""
+    found = document()
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(b"", status_code=304, headers=found.headers)
+    headers = dict(found.headers)
+    content = found.html
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content, headers["content-encoding"] = found.compressed, "gzip"
+    return Response(content, headers=headers)

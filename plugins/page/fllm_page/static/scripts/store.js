@@ -1,0 +1,96 @@
+/** Conversations in the browser's IndexedDB, or in memory where that is forbidden. */
+(() => {
+  "use strict";
+  const { signal } = fllm;
+  const memory = new Map();
+  let opened = null;
+
+  /** Return the database, or null where the browser gives none. */
+  function database() {
+    opened ??= new Promise((resolve) => {
+      try {
+        const request = indexedDB.open("fllm", 1);
+        request.onupgradeneeded = () => {
+          request.result.createObjectStore("heads", { keyPath: "id" });
+          request.result.createObjectStore("conversations", { keyPath: "id" });
+        };
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = request.onblocked = () => resolve(null);
+      } catch {
+        resolve(null);
+      }
+    });
+    return opened;
+  }
+
+  /** Run `work` with the object stores in one transaction. Return what its request gives. */
+  async function transaction(mode, work) {
+    const opened = await database();
+    if (!opened) return undefined;
+    return new Promise((resolve, reject) => {
+      const names = ["heads", "conversations"];
+      const running = opened.transaction(names, mode);
+      const request = work(...names.map((name) => running.objectStore(name)));
+      running.oncomplete = () => resolve(request?.result);
+      running.onerror = running.onabort = () => reject(running.error);
+    });
+  }
+
+  /** Return what the list of conversations shows. */
+  function head({ id, title, created, updated }) {
+    return { id, title, created, updated };
+  }
+
+  /** The heads of all conversations, the latest first. */
+  const heads = signal([]);
+  /** Whether conversations outlive the page. */
+  const lasting = signal(true);
+
+  /** Read the heads. */
+  async function load() {
+    lasting.value = (await database()) !== null;
+    const found = (await transaction("readonly", (heads) => heads.getAll())) ?? [...memory.values()].map(head);
+    heads.value = found.sort((a, b) => b.updated - a.updated);
+  }
+
+  /** Return the conversation with this id, or undefined. */
+  async function get(id) {
+    return (await transaction("readonly", (_, conversations) => conversations.get(id))) ?? memory.get(id);
+  }
+
+  /** Keep a conversation in its present state. */
+  async function put(conversation) {
+    heads.value = [head(conversation), ...heads.value.filter((each) => each.id !== conversation.id)].sort(
+      (a, b) => b.updated - a.updated,
+    );
+    try {
+      if (await database()) {
+        await transaction("readwrite", (heads, conversations) => {
+          heads.put(head(conversation));
+          conversations.put(conversation);
+        });
+        return;
+      }
+    } catch {
+      lasting.value = false;
+    }
+    memory.set(conversation.id, conversation);
+  }
+
+  /** Delete a conversation. */
+  async function remove(id) {
+    heads.value = heads.value.filter((each) => each.id !== id);
+    memory.delete(id);
+    await transaction("readwrite", (heads, conversations) => {
+      heads.delete(id);
+      conversations.delete(id);
+    });
+  }
+
+  /** Return all conversations. */
+  async function all() {
+    return [...((await transaction("readonly", (_, kept) => kept.getAll())) ?? []), ...memory.values()];
+  }
+
+  fllm.store = { heads, lasting, load, get, put, remove, all };
+})();
