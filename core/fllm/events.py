@@ -16,19 +16,19 @@ from msgspec.structs import replace
 from fllm.values import Usage
 
 
-class Text(Struct, frozen=True):
+class Text(Struct, frozen=True, tag="text"):
     """A piece of the response."""
 
     text: str
 
 
-class Reasoning(Struct, frozen=True):
+class Reasoning(Struct, frozen=True, tag="reasoning"):
     """A piece of the reasoning that precedes the response."""
 
     text: str
 
 
-class ToolStart(Struct, frozen=True):
+class ToolStart(Struct, frozen=True, tag="tool_start"):
     """Start of a tool call. Calls are numbered from 0 in the order of their start."""
 
     index: int
@@ -37,14 +37,14 @@ class ToolStart(Struct, frozen=True):
     """The id that the model generated, if its format has ids."""
 
 
-class ToolArguments(Struct, frozen=True):
+class ToolArguments(Struct, frozen=True, tag="tool_arguments"):
     """A piece of the JSON text of the arguments of a call."""
 
     index: int
     text: str
 
 
-class Finished(Struct, frozen=True, kw_only=True):
+class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
     """End of a sequence: exactly one, and the last event."""
 
     reason: Literal["stop", "length", "tool_calls", "abort"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fllm.errors import RequestError
-from fllm.requests.chat import AllowedToolChoice, ChatRequest, ChatTool, NamedToolChoice
+from fllm.parsing.request_tools import to_tools
+from fllm.requests.chat import AllowedToolChoice, ChatRequest, NamedToolChoice
 from fllm.values import Tool
 from fllm_api.config import ServerConfig
-
-NO_PARAMETERS = {"type": "object", "properties": {}}
-"""Parameters of a function without ``parameters``, as in OpenAI's API."""
 
 
 def read_tools(body: ChatRequest, config: ServerConfig) -> tuple[Tool, ...]:
@@ -22,14 +20,6 @@ def read_tools(body: ChatRequest, config: ServerConfig) -> tuple[Tool, ...]:
     tools = to_tools(body.tools or ())
     _check_choice(body, tools)
     return () if body.tool_choice == "none" and config.exclude_tools_when_tool_choice_none else tools
-
-
-def to_tools(tools: Iterable[ChatTool]) -> tuple[Tool, ...]:
-    """Return the tools of a request as a parser and a chat template receive them."""
-    return tuple(
-        Tool(tool.function.name, tool.function.description, tool.function.parameters or NO_PARAMETERS)
-        for tool in tools
-    )
 
 
 def callable_tools(body: ChatRequest, tools: Sequence[Tool]) -> list[Tool]:

@@ -19,6 +19,7 @@ from fllm.parsing.literal_tool_calls import LiteralToolCallParser
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.parsing.partial_match import longest_overlap, overlap
 from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
+from fllm.parsing.sample import ParserSample, read_samples
 from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
 from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
 from fllm.parsing.text_patterns import WORD, TextPattern
@@ -42,6 +43,7 @@ __all__ = [
     "Marker",
     "MarkerSplitter",
     "ObjectFinder",
+    "ParserSample",
     "ReasoningParserBase",
     "Space",
     "TagFormat",
@@ -56,5 +58,6 @@ __all__ = [
     "longest_overlap",
     "make_call",
     "overlap",
+    "read_samples",
     "tagged_arguments",
 ]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise, product
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fllm.containment import mapped
@@ -14,6 +15,7 @@ from fllm.errors import format_error
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import HasToolFormat, Parser, ParserContext
 from fllm.parsing.json_scanner import JsonScanner
+from fllm.parsing.sample import ParserKind, ParserSample, read_samples
 from fllm.parsing.tool_call_parser import ToolCallParser, is_whole_tag
 from fllm.testing.argument_streaming import measure_streaming, write_calls
 from fllm.testing.parsing import parse
@@ -45,14 +47,21 @@ class _ParserContract:
 
     parser: ClassVar[MakeParser]
     """The parser class, or a function that takes a `ParserContext`."""
-    samples: ClassVar[Sequence[str]]
+    samples: ClassVar[Sequence[str]] = ()
     """Texts in the format of the model, valid and malformed; generated texts are mixed from parts of them."""
+    samples_file: ClassVar[str | Path | None] = None
+    """File of lines of JSON with more samples, as ``serve --record`` writes it.
+
+    Those of this kind of parser are used, and the parser must make the events that they record.
+    """
     fragments: ClassVar[Sequence[str]] = ()
     """Further text to mix in: markers, separators, halves of them."""
     context: ClassVar[ParserContext] = ParserContext()
     """The context that each parser is created with."""
     max_examples: ClassVar[int] = 200
     """Number of texts that hypothesis generates for each test."""
+    kind: ClassVar[ParserKind]
+    """Kind of the samples of ``samples_file`` that are used."""
 
     def parse(self, *pieces: str) -> list[ParserEvent]:
         """Return the merged events of a new parser for these pieces."""
@@ -62,14 +71,30 @@ class _ParserContract:
         """Return a strategy for texts: samples, and mixtures of their words, fragments and any characters."""
         from hypothesis import strategies as st
 
-        words = {word for sample in self.samples for word in sample.split(" ")}
-        parts = sorted({*words, *self.samples, *self.fragments, *UNICODE, " ", "\n"})
+        samples = self.all_samples()
+        words = {word for sample in samples for word in sample.split(" ")}
+        parts = sorted({*words, *samples, *self.fragments, *UNICODE, " ", "\n"})
         mixed = st.lists(st.sampled_from(parts) | st.text(max_size=3), max_size=12).map("".join)
-        return st.sampled_from(sorted(self.samples)) | mixed
+        return st.sampled_from(sorted(samples)) | mixed
+
+    def all_samples(self) -> list[str]:
+        """Return ``samples``, and the texts of ``samples_file``."""
+        samples = list(dict.fromkeys([*self.samples, *(each.text for each in self.recorded_samples())]))
+        assert samples, "there are no samples: declare `samples`, or `samples_file` with samples of this kind"
+        return samples
+
+    @classmethod
+    def recorded_samples(cls) -> list[ParserSample]:
+        """Return the samples of ``samples_file`` for this kind of parser."""
+        if cls.samples_file is None:
+            return []
+        return [each for each in read_samples(cls.samples_file) if each.kind == cls.kind]
 
     def test_one_character_at_a_time_gives_the_same_events(self) -> None:
-        for sample in self.samples:
+        for sample in self.all_samples():
             _assert_holds(self._is_division_invariant, list(sample))
+        for recorded in self.recorded_samples():
+            self._gives_recorded_events(recorded)
 
     def test_any_division_gives_the_same_events(self) -> None:
         from hypothesis import strategies as st
@@ -97,6 +122,12 @@ class _ParserContract:
                 "hold back text until no later text can change it"
             )
             raise AssertionError(_describe(message, details))
+
+    def _gives_recorded_events(self, sample: ParserSample) -> None:
+        events = parse(type(self).parser(sample.context(self.context.options)), sample.text)
+        if sample.events is not None and events != [*sample.events]:
+            details = {"text": sample.text, "recorded": [*sample.events], "received": events}
+            raise AssertionError(_describe(f"a sample of {self.samples_file} gives other events", details))
 
     def _is_well_formed(self, pieces: list[str]) -> None:
         text = "".join(pieces)
@@ -142,6 +173,7 @@ class _ParserContract:
 class ToolParserContract(_ParserContract):
     """Every tool-call parser passes this."""
 
+    kind: ClassVar[ParserKind] = "tool-call"
     long_call: ClassVar[str] = ""
     """A call of ``write_file(path, content)`` with a long content. The default is in the parser's format."""
     streams_arguments: ClassVar[bool] = True
@@ -193,6 +225,7 @@ class ToolParserContract(_ParserContract):
 class ReasoningParserContract(_ParserContract):
     """Every reasoning parser passes this."""
 
+    kind: ClassVar[ParserKind] = "reasoning"
     markers: ClassVar[Sequence[str]]
     """Text that separates reasoning from content. A text without any marker must be returned unchanged."""
 

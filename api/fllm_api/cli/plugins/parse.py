@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
 import rich_click as click
+from msgspec.structs import replace
 
 from fllm.errors import ConfigError
 from fllm.events import ParserEvent, Text, merge_events
 from fllm.interfaces import Parser, ParserContext
-from fllm.plugins.registry import Registry
+from fllm.parsing import ParserSample
+from fllm.parsing.request_tools import to_tools
+from fllm.parsing.sample import ParserKind, decode_samples
+from fllm.plugins.loader import Plugins
 from fllm.requests.chat import ChatTool
 from fllm.values import Tool
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
-from fllm_api.intake.tools import to_tools
+
+JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print samples as lines of JSON.")
 
 
-@click.command("parse", params=[*PLUGIN_COMMAND_OPTIONS], context_settings=CONTEXT_SETTINGS)
-@click.argument("name")
+@click.command("parse", params=[JSON, *PLUGIN_COMMAND_OPTIONS], context_settings=CONTEXT_SETTINGS)
+@click.argument("name", required=False)
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--reasoning-parser", metavar="NAME", help="Reasoning parser that reads the text first.")
 @click.option("--tools", type=click.File("rb"), metavar="FILE", help="JSON array of tools, as in a request.")
+@click.option(
+    "--samples",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Parse the samples of FILE, as `serve --record` writes them, instead of a text. NAME replaces their "
+    "parser. The exit status is 1 if the events of a sample differ from those that it records.",
+)
 @click.pass_context
 def parse(
     ctx: click.RichContext,
     /,
-    name: str,
+    name: str | None,
     file: BinaryIO,
     reasoning_parser: str | None,
     tools: BinaryIO | None,
+    samples: BinaryIO | None,
+    as_json: bool,
     **_: Any,
 ) -> None:
     """Print the events that the parser NAME makes of FILE, which is a model's answer.
@@ -41,33 +55,98 @@ def parse(
     """
     plugins = plugins_of(ctx)
     plugins.check_options(allow_missing=True)
+    if samples is not None:
+        if reasoning_parser or tools:
+            raise click.UsageError("--samples have their own tools and reasoning parsers")
+        recorded = decode_samples(samples.read(), samples.name)
+        ctx.exit(_parse_samples(plugins, recorded, name, as_json=as_json))
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
     context = ParserContext(tools=_read_tools(tools))
-    stages: list[Parser] = []
-    if reasoning_parser:
-        stages.append(_load(plugins.reasoning_parsers, reasoning_parser, context))
-    registry = plugins.tool_parsers if name in plugins.tool_parsers.names() else plugins.reasoning_parsers
-    stages.append(_load(registry, name, context))
-    text = file.read().decode(errors="replace")
-    for event in merge_events(_run(stages, text)):
+    stages = [_Stage(plugins, reasoning_parser, "reasoning", context)] if reasoning_parser else []
+    stages.append(_Stage(plugins, name, _kind(plugins, name), context))
+    events: list[ParserEvent] = [Text(file.read().decode(errors="replace"))]
+    for stage in stages:
+        events = stage.run(events)
+    if as_json:
+        for stage in stages:
+            click.echo(stage.sample().to_json())
+    else:
+        _print_events(events)
+
+
+class _Stage:
+    """A parser for the text that the parser before it leaves."""
+
+    def __init__(self, plugins: Plugins, name: str, kind: ParserKind, context: ParserContext) -> None:
+        self._name = name
+        self._kind: ParserKind = kind
+        self._context = context
+        self._parser = _load(plugins, name, kind, context)
+        self._received: list[str] = []
+        self._events: list[ParserEvent] = []
+
+    def run(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
+        """Return all events, with those of this parser in the place of text."""
+        after = [made for event in events for made in self._feed(event)]
+        rest = [*self._parser.finish()]
+        self._events += rest
+        return merge_events([*after, *rest])
+
+    def sample(self) -> ParserSample:
+        """Return what the parser received and emitted."""
+        return ParserSample.from_context(
+            self._context,
+            parser=self._name,
+            kind=self._kind,
+            text="".join(self._received),
+            events=self._events,
+        )
+
+    def _feed(self, event: ParserEvent) -> Iterable[ParserEvent]:
+        if not isinstance(event, Text):
+            return [event]
+        self._received.append(event.text)
+        made = [*self._parser.feed(event.text)]
+        self._events += made
+        return made
+
+
+def _parse_samples(
+    plugins: Plugins, samples: Sequence[ParserSample], name: str | None, *, as_json: bool
+) -> int:
+    """Print the events of samples. Return 1 if those of one differ from the recorded ones, else 0."""
+    status = 0
+    for number, sample in enumerate(samples, start=1):
+        if name is not None:
+            sample = replace(sample, parser=name, kind=_kind(plugins, name))
+        events = sample.parse(_load(plugins, sample.parser, sample.kind, sample.context()))
+        differs = sample.events is not None and sample.events != events
+        status |= differs
+        if as_json:
+            click.echo(replace(sample, events=events).to_json())
+            continue
+        click.echo(f"sample {number}: {sample.kind} parser {sample.parser}")
+        _print_events(events)
+        if differs:
+            click.echo("recorded:")
+            _print_events(sample.events or ())
+    return int(status)
+
+
+def _kind(plugins: Plugins, name: str) -> ParserKind:
+    return "tool-call" if name in plugins.tool_parsers.names() else "reasoning"
+
+
+def _load(plugins: Plugins, name: str, kind: ParserKind, context: ParserContext) -> Parser:
+    if kind == "tool-call":
+        return plugins.tool_parsers.load(name)(context)
+    return plugins.reasoning_parsers.load(name)(context)
+
+
+def _print_events(events: Iterable[ParserEvent]) -> None:
+    for event in events:
         click.echo(repr(event))
-
-
-def _load(registry: Registry[Any], name: str, context: ParserContext) -> Parser:
-    parser: Parser = registry.load(name)(context)
-    return parser
-
-
-def _run(stages: list[Parser], text: str) -> Iterable[ParserEvent]:
-    """Return the events of the last parser for the text that the others leave, and the other events."""
-    *before, last = stages
-    events: list[ParserEvent] = [Text(text)]
-    for stage in (*before, last):
-        events = [made for event in events for made in _feed(stage, event)] + list(stage.finish())
-    return events
-
-
-def _feed(stage: Parser, event: ParserEvent) -> Iterable[ParserEvent]:
-    return stage.feed(event.text) if isinstance(event, Text) else (event,)
 
 
 def _read_tools(file: BinaryIO | None) -> tuple[Tool, ...]:

@@ -64,3 +64,34 @@ def test_an_unknown_parser_and_tools_that_are_not_tools_are_reported(tmp_path: P
     tools.write_text('[{"function": {}}]')
     with pytest.raises(ConfigError, match=r"--tools: .*name"):
         parsed("hermes", "--tools", str(tools), text="")
+
+
+def test_json_is_one_sample_for_each_parser() -> None:
+    lines = parsed("qwen3_coder", "--reasoning-parser", "qwen3", "--json", text=f"Hm.</think>{CALL}")
+    first, second = map(json.loads, lines)
+    assert (first["parser"], first["kind"]) == ("qwen3", "reasoning")
+    assert first["events"][0] == {"type": "reasoning", "text": "Hm."}
+    assert second["text"] == CALL
+    assert [event["type"] for event in second["events"]] == ["tool_start", "tool_arguments"]
+
+
+def test_samples_are_parsed_and_compared_with_what_they_record(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_text("\n".join(parsed("qwen3_coder", "--json", text=CALL)) + "\n")
+    lines = parsed("--samples", str(file), text="")
+    assert lines[:2] == ["sample 1: tool-call parser qwen3_coder", "ToolStart(index=0, name='f', id=None)"]
+    assert parsed("--samples", str(file), "--json", text="") == file.read_text().splitlines()
+    done = CliRunner().invoke(parse, ["--samples", str(file), "hermes"])
+    assert done.exit_code == 1
+    assert "recorded:\nToolStart(index=0, name='f', id=None)" in done.output
+
+
+def test_the_line_of_an_invalid_sample_and_a_missing_name_are_reported(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_text(
+        '{"parser": "hermes", "kind": "tool-call", "text": "a"}\n\n{"parser": "hermes", "kind": "reasoning"}\n'
+    )
+    with pytest.raises(ConfigError, match=r"samples.jsonl:3: this is not a sample .*`text`"):
+        parsed("--samples", str(file), text="")
+    assert CliRunner().invoke(parse, []).exit_code == 2
+    assert CliRunner().invoke(parse, ["--samples", str(file), "--reasoning-parser", "qwen3"]).exit_code == 2
