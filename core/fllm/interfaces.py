@@ -147,6 +147,8 @@ class LoadedParser(Struct, frozen=True, kw_only=True):
     """A parser that was loaded by name, with its optional abilities, checked. Calling it makes a parser."""
 
     factory: ParserFactory
+    name: str = ""
+    """The name by which it was loaded."""
     visible_tokens: tuple[str, ...] = ()
     report: Callable[[BaseException], BaseException] = lambda error: error
     """Reports an error of the parser, and returns it with a note that names the plugin."""

@@ -289,8 +289,11 @@ class Serving(Protocol):
         """Return the token ids of the prompt. Raise `RequestError` as `render_chat` and `tokenize`."""
         ...
 
-    async def read_chat(self, request: ChatRequest) -> Generation:
-        """Return the generation for a chat. Raise `RequestError` if the request is invalid."""
+    async def read_chat(self, request: ChatRequest, *, allowed_counts: bool = False) -> Generation:
+        """Return the generation for a chat. Raise `RequestError` if the request is invalid.
+
+        With ``allowed_counts``, tokens of its outputs have `OutputToken.allowed`, if the engine reports it.
+        """
         ...
 
     async def read_completion(self, request: CompletionRequest) -> Generation:

@@ -68,6 +68,8 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprob_token_ids: tuple[int, ...] = ()
     """Report the log-probabilities of these tokens, in this order, instead of those of the most likely ones.
     Has an effect only with ``logprobs``."""
+    allowed_counts: bool = False
+    """Report `EngineOutput.allowed`, if the backend can."""
 
     @property
     def filter_param(self) -> str | None:
@@ -188,6 +190,9 @@ class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On the first output, if requested: one for each prompt token, ``None`` for the first token."""
     replica: str = ""
     """Name of the replica that generates, on its first output for the sequence."""
+    allowed: list[int] | None = None
+    """For each of ``token_ids``, the number of tokens that could have been there, if that is requested and
+    the constraint or another field restricts them. 1: the token was forced."""
 
 
 def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
@@ -196,6 +201,7 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
     if first is last:
         return first
     logprobs = [logprob for output in outputs for logprob in output.logprobs or ()]
+    allowed = [count for output in outputs for count in output.allowed or ()]
     return EngineOutput(
         token_ids=[token_id for output in outputs for token_id in output.token_ids],
         logprobs=logprobs or None,
@@ -205,6 +211,7 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
         queue_time=first.queue_time,
         prompt_logprobs=first.prompt_logprobs,
         replica=first.replica,
+        allowed=allowed or None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from litestar.response.base import ASGIResponse
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fllm.chat import ChatTemplate
 from fllm.chat.template import SlowTemplate
@@ -113,11 +114,14 @@ class RequestServing:
         """Return the token ids of the prompt. Raise `RequestError` as `render_chat` and `tokenize`."""
         return await self._with_template(request, lambda images: _tokenize(request, self.state, images))
 
-    async def read_chat(self, request: ChatRequest) -> ServedGeneration:
+    async def read_chat(self, request: ChatRequest, *, allowed_counts: bool = False) -> ServedGeneration:
         """Return the generation for a chat. Raise `RequestError` if the request is invalid."""
         prepared = await self._with_template(
             request, lambda images: prepare_chat(request, self.state, images)
         )
+        if allowed_counts:
+            sampling = replace(prepared.request.sampling, allowed_counts=True)
+            prepared = replace(prepared, request=replace(prepared.request, sampling=sampling))
         return ServedGeneration(prepared, self._context, self.state)
 
     async def read_completion(self, request: CompletionRequest) -> ServedGeneration:

@@ -17,6 +17,7 @@ def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: 
     token. Raise `BackendError` if the runner did not return a token that the row requires.
     """
     grammar = sequence.grammar
+    allowed = _allowed(sequence, row) if sequence.sampling.allowed_counts else None
     tokens = sequence.token_ids[sequence.length - sequence.forced :]
     logprobs, sequence.forced_logprobs = sequence.forced_logprobs, []
     sequence.forced = 0
@@ -37,6 +38,7 @@ def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: 
         logprobs=(logprobs + _logprobs(result))[: len(tokens)] or None,
         finish_reason=None if stop_token is None else "stop",
         stop_token=stop_token,
+        allowed=allowed,
     )
 
 
@@ -66,7 +68,21 @@ def finish_output(sequence: Sequence, output: EngineOutput, max_model_len: int) 
     if reason is not None and not sequence.needs_forced_logprobs:
         forced = sequence.token_ids[sequence.length - sequence.forced :]
         output = replace(output, token_ids=[*output.token_ids, *forced], finish_reason=reason)
+        if forced and sequence.sampling.allowed_counts:
+            output = replace(output, allowed=[*(output.allowed or ()), *([1] * len(forced))])
     return output if sequence.started else _first_output(sequence, output)
+
+
+def _allowed(sequence: Sequence, row: Row) -> list[int] | None:
+    """Return the number of tokens that each token of a step could have been; ``None`` if all were allowed.
+
+    The forced ones come first. The mask is that with which the row was sampled: call this before the grammar
+    continues. A sequence with a mask has no drafts.
+    """
+    if not sequence.restricted:
+        return None
+    sampled = [] if row.mask is None else [int.from_bytes(row.mask(), "little").bit_count()]
+    return [1] * sequence.forced + sampled
 
 
 def _sampled_tokens(row: Row, result: Sampled) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolStart, merge_events
 from fllm.interfaces import Parser
@@ -22,6 +23,8 @@ class OutputToken(Struct, frozen=True):
     text_offset: int
     """Number of characters of the sequence's text before this token."""
     logprob: TokenLogprob | None = None
+    allowed: int | None = None
+    """Number of tokens that could have been here, where that is reported and something restricts them."""
 
 
 class SequenceOutput(Struct, frozen=True, kw_only=True):
@@ -100,6 +103,9 @@ class OutputProcessor:
                 break
         if output.finish_reason or self._stop.matched is not None:
             events += self._finish(output)
+        if output.allowed is not None:
+            counts = zip(tokens, output.allowed, strict=False)  # a stop string may drop the last tokens
+            tokens = [replace(token, allowed=count) for token, count in counts]
         return SequenceOutput(
             index=self._index,
             events=merge_events(events),

@@ -70,12 +70,12 @@ class Registry(Generic[T]):
     def __init__(
         self,
         kind: str,
-        validate: Callable[[Any, ReportError], T] = lambda target, _: target,
+        validate: Callable[[Any, str, ReportError], T] = lambda target, *_: target,
         bind: Callable[[T, Any], T] = _unbound,
     ) -> None:
         self.kind = kind
         self._validate = validate
-        """Checks a loaded target and returns it in its typed form; raises `PluginError`."""
+        """Checks a loaded target of a name and returns it in its typed form; raises `PluginError`."""
         self._bind = bind
         """Returns a loaded target that receives these options of its plugin in its context."""
         self._registrations: dict[str, list[Registration]] = {}
@@ -121,7 +121,7 @@ class Registry(Generic[T]):
         if not callable(found):
             raise PluginError(f"{title} is a {type(found).__name__}, which can't be called")
         try:
-            loaded = self._validate(found, partial(_report, title, chosen))
+            loaded = self._validate(found, name, partial(_report, title, chosen))
         except PluginError as error:
             raise PluginError(f"{title}: {error.message}") from error
         options = chosen.options()

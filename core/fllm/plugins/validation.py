@@ -109,18 +109,22 @@ def _unreported(error: BaseException) -> BaseException:
     return error
 
 
-def reasoning_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedParser:
+def reasoning_parser(
+    factory: ParserFactory, name: str = "", report: ReportError = _unreported
+) -> LoadedParser:
     """Return a reasoning parser with its abilities. Raise `PluginError` if one has the wrong type."""
     declared: object = factory  # so that isinstance does not narrow the factory itself
     constrain: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
     limit: object = declared.limit_reasoning if isinstance(declared, LimitsReasoning) else None
-    for name, method in (("constrain_output", constrain), ("limit_reasoning", limit)):
+    for ability, method in (("constrain_output", constrain), ("limit_reasoning", limit)):
         if method is not None and not callable(method):
-            raise PluginError(f"{name} must be a method, not {method!r}")
-    return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory), report=report)
+            raise PluginError(f"{ability} must be a method, not {method!r}")
+    return LoadedParser(factory=factory, name=name, visible_tokens=_visible_tokens(factory), report=report)
 
 
-def tool_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedToolParser:
+def tool_parser(
+    factory: ParserFactory, name: str = "", report: ReportError = _unreported
+) -> LoadedToolParser:
     """Return a tool-call parser with its abilities. Raise `PluginError` if one has the wrong type."""
     declared: object = factory
     tool_format: object = declared.tool_format if isinstance(declared, HasToolFormat) else None
@@ -131,6 +135,7 @@ def tool_parser(factory: ParserFactory, report: ReportError = _unreported) -> Lo
         raise PluginError(f"new_call_id must be a static method that returns a str, not {new_call_id!r}")
     return LoadedToolParser(
         factory=factory,
+        name=name,
         report=report,
         visible_tokens=_visible_tokens(factory),
         tool_format=tool_format,

@@ -11,6 +11,7 @@ from fllm import hookimpl
 @hookimpl
 def fllm_routes() -> Iterable[Any]:
     """Yield the handlers."""
+    from fllm_page.chat import chat
     from fllm_page.routes import page
 
-    yield page
+    yield from (page, chat)
