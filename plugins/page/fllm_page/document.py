@@ -33,9 +33,20 @@ SCRIPTS = (
     "store.js",
     "tabs.js",
     "chat.js",
+    "inside-trace.js",
+    "inside-tokens.js",
+    "inside-parse.js",
+    "machine-phases.js",
+    "inside.js",
+    "compare.js",
+    "machine-charts.js",
+    "machine-models.js",
+    "machine-requests.js",
+    "machine.js",
+    "plugins.js",
     "main.js",
 )
-STYLES = ("base.css", "chat.css")
+STYLES = ("base.css", "chat.css", "inside.css", "machine.css")
 
 # What would end a script early, or keep the browser from finding its end.
 _ENDS_SCRIPT = re.compile(r"</?script", re.IGNORECASE)
