@@ -38,6 +38,8 @@ class PluginConfig(Struct, frozen=True, kw_only=True):
 
     disabled: tuple[str, ...] = ()
     """Names of plugins or distributions to disable (``--disable-plugin``, ``FLLM_DISABLE_PLUGINS``)."""
+    allowed: tuple[str, ...] | None = None
+    """Names of the only third-party plugins or distributions to load (``--allow-plugin``); ``None``: all."""
     paths: tuple[str, ...] = ()
     """Files to load as plugins (``--plugin``)."""
     options: tuple[PluginOption, ...] = ()

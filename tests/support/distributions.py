@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,18 +40,35 @@ def install(
 ) -> None:
     """Build a wheel of these modules (name to source) and unpack it, with its metadata, into ``site``."""
     with TemporaryDirectory() as made:
+        wheel = build_wheel(Path(made), distribution, modules, entry_points, version)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+
+
+def build_wheel(
+    directory: Path,
+    distribution: str,
+    modules: Mapping[str, str],
+    entry_points: Mapping[str, str],
+    version: str = "1.0",
+    dependencies: Sequence[str] = (),
+) -> Path:
+    """Build a wheel of these modules; a name may have a path, such as ``acme/plugin``."""
+    with TemporaryDirectory() as made:
         root = Path(made)
         for name, source in modules.items():
-            (root / f"{name}.py").write_text(textwrap.dedent(source))
+            file = root / f"{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(textwrap.dedent(source))
         points = "\n".join(f'"{name}" = "{target}"' for name, target in entry_points.items())
         (root / "pyproject.toml").write_text(
             f'[project]\nname = "{distribution}"\nversion = "{version}"\n'
+            f"dependencies = {list(dependencies)}\n"
             f"[project.entry-points.fllm]\n{points}\n"
             "[tool.hatch.build.targets.wheel]\ninclude = ['*.py']\n"
         )
-        [wheel] = WheelBuilder(str(root)).build(directory=made, versions=["standard"])
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
+        [wheel] = WheelBuilder(str(root)).build(directory=str(directory), versions=["standard"])
+        return Path(wheel)
 
 
 @contextmanager

@@ -84,7 +84,8 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 def _plugins() -> Iterator[tuple[str, str]]:
     for report in installed_plugins().reports:
-        state = report.error or ("disabled" if report.disabled else "ok")
+        left_out = "not allowed" if report.not_allowed else "disabled"
+        state = report.error or (left_out if report.disabled else "ok")
         yield report.name, f"{report.distribution} {report.version}: {state}"
 
 

@@ -149,8 +149,12 @@ def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
 
 def installed_plugins() -> Plugins:
     """Return the installed plugins, for commands without plugin options."""
-    disabled = os.environ.get("FLLM_DISABLE_PLUGINS", "")
-    return load_plugins(PluginConfig(disabled=tuple(name for name in disabled.split(",") if name)))
+    disabled = (*_names("FLLM_DISABLE_PLUGINS"), *_names("FURIOSA_LLM_DISABLE_PLUGIN"))
+    return load_plugins(PluginConfig(disabled=disabled, allowed=_names("FURIOSA_LLM_ALLOW_PLUGIN") or None))
+
+
+def _names(variable: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
 
 
 @click.pass_context

@@ -13,10 +13,13 @@ from typing import NoReturn
 
 from msgspec import Struct
 
+from fllm.config import PluginConfig
 from fllm.errors import PluginError
 
 GROUP = "fllm"
 """The entry-point group."""
+SERVER = "furiosa-llm-server"
+"""Distribution of the built-in plugins."""
 
 
 class Candidate(Struct, frozen=True):
@@ -32,6 +35,16 @@ class Candidate(Struct, frozen=True):
     """Imports the plugin; raises what its code raises."""
 
     @property
+    def is_file(self) -> bool:
+        """Whether the plugin is a file of ``--plugin``."""
+        return self.distribution == self.source
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the plugin is part of the server's own distribution."""
+        return normalize_name(self.distribution) == SERVER
+
+    @property
     def names(self) -> set[str]:
         """Normalized names by which the plugin can be disabled."""
         return {
@@ -43,6 +56,11 @@ class Candidate(Struct, frozen=True):
 def normalize_name(name: str) -> str:
     """Return a name as package indices compare it."""
     return name.lower().replace("_", "-").replace(".", "-")
+
+
+def candidates(config: PluginConfig) -> list[Candidate]:
+    """Return every plugin that a configuration refers to: installed ones first, then files."""
+    return [*installed(), *map(from_file, dict.fromkeys(config.paths))]
 
 
 def installed() -> list[Candidate]:

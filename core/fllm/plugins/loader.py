@@ -33,7 +33,7 @@ from fllm.interfaces import (
 )
 from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins import hooks, validation
-from fllm.plugins.discovery import Candidate, from_file, installed, normalize_name
+from fllm.plugins.discovery import Candidate, candidates
 from fllm.plugins.plugin_options import (
     OptionValue,
     PluginOptions,
@@ -43,6 +43,7 @@ from fllm.plugins.plugin_options import (
     secret_variables,
 )
 from fllm.plugins.registry import Entry, Registry, conflict_message
+from fllm.plugins.selection import PluginSelection
 from fllm.plugins.traceback_location import plugin_frame
 from fllm.plugins.validation import (
     check_collectors,
@@ -84,6 +85,9 @@ class PluginReport(Struct, kw_only=True):
     where: str | None = None
     """``file:line`` of the plugin's code that raised the error."""
     disabled: bool = False
+    """Whether it is left out by choice."""
+    not_allowed: bool = False
+    """Whether it is left out because ``--allow-plugin`` does not name it."""
     options: list[OptionValue] = []
     """Options that the plugin declares, with their current values; secrets are hidden."""
 
@@ -108,6 +112,8 @@ class Plugins:
         self.reports: list[PluginReport] = []
         self.unmatched: list[str] = []
         """Names to disable that match no plugin."""
+        self.unmatched_allowed: list[str] = []
+        """Names to allow that match no plugin."""
         self.backends: Registry[BackendFactory] = Registry("backend", bind=_bind_backend)
         self.tool_parsers = Registry("tool-call parser", validation.tool_parser, _bind_parser)
         self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser, _bind_parser)
@@ -193,10 +199,11 @@ class Plugins:
         report.seconds = time.perf_counter() - started_at
         options.error = report.error
 
-    def leave_out(self, candidate: Candidate) -> None:
-        """Record that a plugin is disabled. It is not imported."""
+    def leave_out(self, candidate: Candidate, *, not_allowed: bool = False) -> None:
+        """Record that a plugin is disabled, or not allowed. It is not imported."""
         report, options = self._add(candidate)
         report.disabled = options.disabled = True
+        report.not_allowed = not_allowed
 
     def read_options(self, given: Iterable[PluginOption]) -> None:
         """Set the options of all plugins, once they are loaded. `check_options` raises what is wrong."""
@@ -258,6 +265,8 @@ class Plugins:
         names = ", ".join(report.name for report in self.reports)
         for name in self.unmatched:
             log.warning("--disable-plugin %s: there is no such plugin (found: %s)", name, names)
+        for name in self.unmatched_allowed:
+            log.warning("--allow-plugin %s: there is no such plugin (found: %s)", name, names)
 
     def _add(self, candidate: Candidate) -> tuple[PluginReport, PluginOptions]:
         report = _report(candidate)
@@ -342,15 +351,14 @@ def load_plugins(config: PluginConfig = PluginConfig()) -> Plugins:  # noqa: B00
     """
     plugins = Plugins()
     plugins.config = config
-    disabled = {normalize_name(name): name for name in config.disabled}
-    matched: set[str] = set()
-    for candidate in [*installed(), *map(from_file, dict.fromkeys(config.paths))]:
-        if hit := candidate.names & disabled.keys():
-            matched |= hit
-            plugins.leave_out(candidate)
-        else:
+    selection = PluginSelection(config)
+    for candidate in candidates(config):
+        if selection.allows(candidate) and not selection.disables(candidate):
             plugins.load(candidate)
-    plugins.unmatched = [name for key, name in disabled.items() if key not in matched]
+        else:
+            plugins.leave_out(candidate, not_allowed=not selection.disables(candidate))
+    plugins.unmatched = selection.unmatched_disabled
+    plugins.unmatched_allowed = selection.unmatched_allowed
     plugins.read_options(config.options)
     return plugins
 

@@ -202,6 +202,7 @@ ENVIRONMENT = {
         TrustedProxies.parse(["10.0.0.0/8", "unix"]),
     ),
     "FURIOSA_LLM_DISABLE_PLUGIN": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
+    "FURIOSA_LLM_ALLOW_PLUGIN": ("acme, x", "plugin_config", "allowed", ("acme", "x")),
     "FLLM_DISABLE_PLUGINS": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
 }
 
@@ -249,6 +250,16 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     assert made.backend_config.devices == (Device("cpu"),)
     assert made.backend_config.speculative_config == Speculation(method="ngram", num_speculative_tokens=5)
     assert (made.backend, made.plugin_config.disabled) == ("torch", ("metrics",))
+
+
+@pytest.mark.parametrize(("text", "allowed"), [("[]", ()), ('["a", "b"]', ("a", "b"))])
+def test_the_file_holds_a_closed_list_which_may_be_empty(
+    text: str, allowed: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(f"allow-plugin = {text}\n")
+    assert settings("--config", str(file)).plugin_config.allowed == allowed
+    assert settings().plugin_config.allowed is None
 
 
 def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -> None:

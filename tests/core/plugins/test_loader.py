@@ -258,6 +258,36 @@ def test_disabling_what_is_not_there_is_a_warning(caplog: pytest.LogCaptureFixtu
     assert "--disable-plugin nobody: there is no such plugin (found: backends, batches, bench" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["sound", "Acme_Sound", "acme-sound:sound"])
+def test_of_a_closed_list_nothing_else_is_imported(site: Path, name: str) -> None:
+    install(site, "acme-broken", {"acme_broken": "1 / 0"}, {"broken": "acme_broken"})
+    install(site, "acme-sound", {"acme_sound": one_parser("acme_sound", "sound")}, {"sound": "acme_sound"})
+    file = site / "mine.py"
+    file.write_text("1 / 0")
+    plugins = load_plugins(PluginConfig(allowed=(name,), paths=(str(file),)))
+    for other in ("acme-broken", str(file)):
+        report = found(plugins, other)
+        assert (report.not_allowed, report.disabled, report.error) == (True, True, None)
+    assert "sound" in plugins.tool_parsers.names()
+    assert found(plugins, "acme-sound").error is None
+    assert "llama3_json" in plugins.tool_parsers.names()
+    assert not any(report.not_allowed for report in plugins.reports if "furiosa" in report.distribution)
+    assert plugins.unmatched_allowed == []
+
+
+def test_an_empty_closed_list_allows_only_built_in_plugins(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(site, "acme-broken", {"acme_broken": "1 / 0"}, {"broken": "acme_broken"})
+    assert found(load_plugins(PluginConfig(allowed=())), "acme-broken").not_allowed
+    plugins = load_plugins(PluginConfig(allowed=("nobody", "parsers"), disabled=("acme-broken",)))
+    assert not found(plugins, "acme-broken").not_allowed
+    plugins.warn()
+    assert [record.message.partition(" (")[0] for record in caplog.records] == [
+        "--allow-plugin nobody: there is no such plugin"
+    ]
+
+
 def test_a_broken_plugin_is_one_warning_with_its_distribution_and_version(
     site: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

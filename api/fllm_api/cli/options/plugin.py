@@ -42,8 +42,22 @@ PLUGIN_OPTIONS = [
         envvar=["FURIOSA_LLM_DISABLE_PLUGIN", "FLLM_DISABLE_PLUGINS"],
         help="Name of a plugin or distribution to disable.",
     ),
+    _config(
+        ["--allow-plugin"],
+        type=NonEmptyText(),
+        multiple=True,
+        default=(),
+        is_eager=True,
+        help="Name of a third-party plugin or distribution to load; no others are imported.",
+    ),
     PLUGIN_OPTION,
 ]
+LOCKED_PLUGINS = _config(
+    ["--locked-plugins"],
+    type=FILE,
+    is_eager=True,
+    help="Start only with the third-party plugins of this file, which `furiosa-llm plugins lock` writes.",
+)
 CONFIG = _config(["--config"], type=FILE, is_eager=True, callback=read_config, help="TOML file with options.")
 PLUGINS_CONFIG = _config(
     ["--config"],

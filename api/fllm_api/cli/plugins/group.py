@@ -19,6 +19,11 @@ SUBCOMMANDS = (
     Entry("show", "fllm_api.cli.plugins.show:show", "Show the details of a plugin or of an entry."),
     Entry("check", "fllm_api.cli.plugins.check:check", "Run the contract tests on a plugin."),
     Entry("parse", "fllm_api.cli.plugins.parse:parse", "Print the events that a parser makes of a text."),
+    Entry(
+        "lock",
+        "fllm_api.cli.plugins.packages.lock:lock",
+        "Write or check versions and digests of plugins.",
+    ),
     Entry("new", "fllm_api.cli.plugins.new:new", "Create a project for a new plugin."),
 )
 

@@ -23,11 +23,13 @@ class Listing(Struct, frozen=True):
     plugins: list[PluginReport]
     conflicts: list[str]
     unmatched: list[str]
+    unmatched_allowed: list[str]
 
 
 def print_plugins(plugins: Plugins, *, as_json: bool) -> None:
     """Print the plugins as a table or as JSON."""
-    listing = Listing(plugins.reports, list(conflict_messages(plugins)), plugins.unmatched)
+    conflicts = list(conflict_messages(plugins))
+    listing = Listing(plugins.reports, conflicts, plugins.unmatched, plugins.unmatched_allowed)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))
     else:
@@ -56,6 +58,8 @@ def _print(listing: Listing) -> None:
         console.print(f"conflict: {line}", markup=False)
     for name in listing.unmatched:
         console.print(f"--disable-plugin {name}: no plugin has this name", markup=False)
+    for name in listing.unmatched_allowed:
+        console.print(f"--allow-plugin {name}: no plugin has this name", markup=False)
 
 
 def _offers(report: PluginReport) -> Iterator[str]:
@@ -72,6 +76,8 @@ def load_status(report: PluginReport) -> str:
     """Return the load status of a plugin, with the reason if it is not in use."""
     if report.error:
         return f"left out: {report.error}"
+    if report.not_allowed:
+        return "left out: --allow-plugin does not name it"
     if report.disabled:
         return "disabled"
     return f"slow to load: {report.seconds:.1f} s" if report.seconds > SLOW_LOAD_SECONDS else "ok"

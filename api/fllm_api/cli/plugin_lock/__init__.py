@@ -1,0 +1,1 @@
+"""The lock of third-party plugins: their versions and the digests of their files."""

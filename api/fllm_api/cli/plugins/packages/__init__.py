@@ -1,0 +1,1 @@
+"""The distributions of plugins: find, install, upgrade, remove and lock them."""
