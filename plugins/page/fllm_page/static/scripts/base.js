@@ -39,9 +39,27 @@ const fllm = {};
     announce("Copied");
   }
 
+  const ICONS = {
+    list: "M4 6h16M4 12h16M4 18h16",
+    options: "M4 7h9m5 0h2M4 17h2m5 0h9M15.5 4.5v5M8.5 14.5v5",
+    send: "M12 19V6m-6 5 6-6 6 6",
+    stop: "M7 7h10v10H7z",
+    plus: "M12 5v14M5 12h14",
+    image: "M4 5h16v14H4zM4 16l5-5 4 4 2-2 5 5M15.5 9.5h.01",
+    close: "M6 6l12 12M18 6L6 18",
+    down: "M12 5v13m-6-5 6 6 6-6",
+    help: "M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4M12 17.5h.01",
+    search: "M11 5a6 6 0 1 1 0 12 6 6 0 0 1 0-12zM15.5 15.5 20 20",
+  };
+
+  /** Return a picture for a button, which has a label of its own. */
+  function icon(name) {
+    return html`<svg class="picture" viewBox="0 0 24 24" aria-hidden="true"><path d=${ICONS[name]} /></svg>`;
+  }
+
   const announcement = preactSignals.signal("");
 
-  /** Have a screen reader say a text, and show it for a moment if `visible`. */
+  /** Have a screen reader say a text. */
   function announce(text) {
     announcement.value = "";
     setTimeout(() => (announcement.value = text), 30);
@@ -60,6 +78,6 @@ const fllm = {};
   }
 
   Object.assign(fllm, preactHooks, preactSignals, {
-    html, render, Component, Fragment, createRef, newId, download, copy, announce, announcement, perFrame,
+    html, icon, render, Component, Fragment, createRef, newId, download, copy, announce, announcement, perFrame,
   });
 })();

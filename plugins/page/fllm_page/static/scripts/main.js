@@ -1,10 +1,7 @@
 /** Show the page. */
 (() => {
   "use strict";
-  const { html, render, tabs, signal, api, announcement } = fllm;
-
-  /** What `page/server` says of the server, or null before it answers. */
-  fllm.server ??= signal(null);
+  const { html, icon, render, tabs, Dialogs, helpShown, announcement } = fllm;
 
   function Page() {
     return html`
@@ -12,10 +9,11 @@
       <header class="bar">
         <span class="brand">furiosa-llm</span>
         <${tabs.TabList} />
-        <span class="bar-end"><${tabs.ThemeSwitch} /></span>
+        <span class="bar-end"><button type="button" class="icon" aria-label="Keyboard shortcuts" title="Keyboard (?)" onClick=${() => (helpShown.value = true)}>${icon("help")}</button><${tabs.ThemeSwitch} /></span>
       </header>
       <main id="main" tabindex="-1"><${tabs.Views} /></main>
-      <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>`;
+      <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>
+      <${Dialogs} />`;
   }
 
   /** Move the focus to the content; the URL's hash is for the router. */
@@ -25,4 +23,5 @@
   }
 
   render(html`<${Page} />`, document.getElementById("page"));
+  fllm.loadServer();
 })();
