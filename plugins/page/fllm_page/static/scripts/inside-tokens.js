@@ -139,9 +139,9 @@
       <p class="token-name"><code class="token-text">${showText(token.text)}</code>
         ${probability !== null && html`<strong>${percent(probability)}</strong>`}</p>
       <p class="note">token ${token.id} at position ${at + 1}${isSpecial(token) ? ", special" : ""}${cached ? ", from the prefix cache" : ""}</p>
-      ${token.forced && html`<p class="note forced-note">The grammar allowed only this token.</p>`}
+      ${token.forced && html`<p class="note forced-note">The grammar allowed only this token. The probabilities are those before it.</p>`}
       ${!token.forced && typeof token.allowed === "number" &&
-        html`<p class="note">The grammar allowed ${token.allowed.toLocaleString("en")} tokens here.</p>`}
+        html`<p class="note">The grammar allowed ${token.allowed.toLocaleString("en")} tokens here. The probabilities are those before it.</p>`}
       ${choices.length > 0 && html`<table class="choices"><caption class="visually-hidden">Alternatives</caption>
         <tbody>${choices.map((other) => html`<tr class=${other.id === token.id ? "chosen" : ""}>
           <th scope="row"><code>${showText(other.text)}</code>${other.id === token.id && html`<span class="visually-hidden"> (chosen)</span>`}</th>

@@ -12,20 +12,44 @@
   const running = signal(null); // the AbortController of a request of this tab
   const touch = fllm.perFrame(() => (version.value += 1));
 
+  const traces = new Map(); // of the answers of the chat, by the id of the message
+  const TRACES = 100;
+
   /** Show a trace in the tab. */
   function show(trace) {
     current.value = trace;
     fllm.view("inside");
   }
 
+  /** Return a function that receives the events, `(event, data)`, of the answer to a request. */
+  function follow(id, request) {
+    const trace = createTrace(request);
+    traces.delete(id);
+    traces.set(id, trace);
+    for (const oldest of [...traces.keys()].slice(0, -TRACES)) traces.delete(oldest);
+    return (event, data) => {
+      record(trace, event, data);
+      if (current.value === trace) touch();
+    };
+  }
+
+  /** Look inside an answer of the chat. If its tokens were not recorded, its request is sent again. */
+  function open(id, request) {
+    const trace = traces.get(id);
+    if (trace?.prompt) return show(trace);
+    fllm.view("inside");
+    return ask(request, "The tokens of this answer were not recorded. Its request was sent again, so the text can differ.");
+  }
+
   /** Send a request and show its answer while it is generated. Return the trace. */
-  async function ask(body) {
-    const trace = createTrace(body);
+  async function ask(body, note = "") {
+    running.value?.abort();
+    const trace = { ...createTrace(body), note };
     const controller = new AbortController();
     current.value = trace;
     running.value = controller;
     await run(trace, controller.signal, touch);
-    running.value = null;
+    if (running.value === controller) running.value = null;
     return trace;
   }
 
@@ -56,7 +80,7 @@
     const [text, setText] = useState("");
     const submit = (event) => {
       event.preventDefault();
-      if (text.trim()) ask(fllm.settings.body([{ role: "user", content: text }]));
+      if (text.trim()) ask({ messages: [{ role: "user", content: text }], ...(settings.model.value ? { model: settings.model.value } : {}) });
     };
     return html`<form class="inside-ask row" onSubmit=${submit}>
       <label class="grow"><span class="visually-hidden">Ask something to look inside</span>
@@ -68,7 +92,8 @@
   function Trace({ trace, version }) {
     const [index, setIndex] = useState(0);
     const output = trace.outputs[index];
-    return html`${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
+    return html`${trace.note && html`<p class="note" role="status">${trace.note}</p>`}
+      ${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
       <${Summary} trace=${trace} output=${output} />
       ${trace.outputs.length > 1 && html`<label>Answer <select value=${index} onChange=${(event) => setIndex(Number(event.target.value))}>
         ${trace.outputs.map((_, at) => html`<option value=${at}>${at + 1}</option>`)}</select></label>`}
@@ -90,11 +115,10 @@
       ["Reasoning", usage?.reasoning ? `${usage.reasoning} tokens` : null],
       ["Speed", timings && usage && timings.decode > 0 && `${((usage.completion - 1) / timings.decode).toFixed(1)} tokens/s`],
       ["End", output?.finish && [output.finish.reason, output.finish.stop_reason].filter((each) => each !== null && each !== undefined).join(": ")],
-      ["Request", trace.done?.request_id],
     ].filter(([, value]) => value || value === 0);
     return html`<section class="summary" aria-label="Summary">
       <dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-      ${timings && html`<${PhaseBar} phases=${timings} total=${timings.total} />`}
+      ${timings && html`<${PhaseBar} phases=${timings} total=${timings.total} /><p class="note">Request <code>${trace.done.request_id}</code></p>`}
     </section>`;
   }
 
@@ -121,9 +145,9 @@
         ${tokens.length > 0 && html`<button type="button" class="button" onClick=${() => setActive(leastCertain(tokens))}>Least certain</button>`}</div>
       <p class="note" data-testid="grammar">${constrained ? `A grammar decided at ${constrained} of ${tokens.length} tokens; it forced ${forced}.` : "No grammar was used."}</p>
       <${Strip} tokens=${tokens} version=${version} active=${at} onActive=${setActive} />
-      <div class="with-detail"><${TokenFlow} id="generated" label="Generated tokens" tokens=${tokens} count=${tokens.length} active=${active} onActive=${setActive} onPeek=${setPeek} />
+      <div class="with-detail"><div><${TokenFlow} id="generated" label="Generated tokens" tokens=${tokens} count=${tokens.length} active=${active} onActive=${setActive} onPeek=${setPeek} />
+          <${Legend} grammar=${constrained > 0} /></div>
         <aside aria-label="The selected token"><${TokenDetail} token=${tokens[at]} at=${at} /></aside></div>
-      <${Legend} grammar=${constrained > 0} />
     </section>`;
   }
 
@@ -185,6 +209,6 @@
     </section>`;
   }
 
-  fllm.inside = { show, ask, run, usageOf, current, Trace };
+  fllm.inside = { follow, open, show, ask, run, usageOf, current };
   fllm.tabs.add({ id: "inside", title: "Look inside", component: Tab });
 })();
