@@ -1,7 +1,7 @@
 /** Raw text beside the events that the parsers made of it, and the report of a wrong parse. */
 (() => {
   "use strict";
-  const { html, useEffect, useMemo, useRef, useState } = fllm;
+  const { html, useMemo, useState } = fllm;
   const { alignSteps, divideRaw, eventsOf } = fllm.trace;
   const NAMES = { text: "text", reasoning: "reasoning", tool_start: "tool call", tool_arguments: "arguments" };
   const ROWS = 60; // rows shown at first
@@ -79,42 +79,38 @@
 
   /** The button "Report this parse" and its dialog, which shows the sample before it is saved. */
   function ReportParse({ trace, output }) {
+    const [isOpen, setOpen] = useState(false);
     const parsers = parsersOf(trace);
-    const dialog = useRef(null);
-    const [chosen, setChosen] = useState(0);
-    const [text, setText] = useState("");
+    if (!parsers.length) return html`<p class="note">No parser read this answer: its text is the answer as it is.</p>`;
+    return html`<button type="button" class="button" onClick=${() => setOpen(true)}>Report this parse</button>
+      ${isOpen && html`<${Report} samples=${parsers.map((each) => createSample(trace, output, each))} onClose=${() => setOpen(false)} />`}`;
+  }
+
+  function Report({ samples, onClose }) {
+    const [chosen, setChosen] = useState(samples.length - 1);
+    const [text, setText] = useState(JSON.stringify(samples[chosen], null, 2));
     const [words, setWords] = useState("");
     const [replacement, setReplacement] = useState("[redacted]");
-    const fill = (index) => {
+    const choose = (index) => {
       setChosen(index);
-      setText(JSON.stringify(createSample(trace, output, parsers[index]), null, 2));
+      setText(JSON.stringify(samples[index], null, 2));
     };
-    useEffect(() => () => dialog.current?.close(), [output]);
-    if (!parsers.length) return html`<p class="note">This server has no parser for the model: its text is the answer as it is.</p>`;
-    const open = () => {
-      fill(parsers.length - 1);
-      dialog.current.showModal();
-    };
-    const problem = text ? checkSample(text) : null;
+    const problem = checkSample(text);
     const save = () => {
       const sample = JSON.parse(text);
       fllm.download(`${sample.parser.replace(/[^\w.-]+/g, "_")}-sample.jsonl`, `${JSON.stringify(sample)}\n`);
-      dialog.current.close();
+      onClose();
     };
-    return html`<button type="button" class="button" onClick=${open}>Report this parse</button>
-      <dialog ref=${dialog} class="report" aria-labelledby="report-title">
-        <h2 id="report-title">Report this parse</h2>
-        <p>This is a test case for the author of the parser. It contains the answer and the tools of the request. Remove what is private; nothing is sent anywhere.</p>
-        ${parsers.length > 1 && html`<label>Parser <select value=${chosen} onChange=${(event) => fill(Number(event.target.value))}>
-          ${parsers.map((each, index) => html`<option value=${index}>${each.parser} (${each.kind})</option>`)}</select></label>`}
-        <label>Sample <textarea class="sample" rows="14" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
-        ${problem && html`<p class="error" role="alert">${problem}</p>`}
-        <div class="row"><label>Replace <input value=${words} onInput=${(event) => setWords(event.target.value)} /></label>
-          <label>with <input value=${replacement} onInput=${(event) => setReplacement(event.target.value)} /></label>
-          <button type="button" class="button" disabled=${!words} onClick=${() => setText(redact(text, words, replacement))}>Replace everywhere</button></div>
-        <div class="row end"><button type="button" class="button" onClick=${() => dialog.current.close()}>Cancel</button>
-          <button type="button" class="button primary" disabled=${Boolean(problem)} onClick=${save}>Save the sample</button></div>
-      </dialog>`;
+    return html`<${fllm.Dialog} title="Report this parse" onClose=${onClose}><div class="report">
+      <p>This is a test case for the author of the parser: the answer, and the tools of the request. Remove what is private. It is saved as a file, and sent nowhere.</p>
+      ${samples.length > 1 && html`<label>Parser <select value=${chosen} onChange=${(event) => choose(Number(event.target.value))}>
+        ${samples.map((each, index) => html`<option value=${index}>${each.parser} (${each.kind})</option>`)}</select></label>`}
+      <label>Sample <textarea class="sample" rows="14" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+      ${problem && html`<p class="error" role="alert">${problem}</p>`}
+      <div class="row"><label class="grow">Replace <input value=${words} onInput=${(event) => setWords(event.target.value)} /></label>
+        <label class="grow">with <input value=${replacement} onInput=${(event) => setReplacement(event.target.value)} /></label>
+        <button type="button" class="button" disabled=${!words} onClick=${() => setText(redact(text, words, replacement))}>Replace everywhere</button></div>
+      <div class="row end"><button type="button" class="button primary" disabled=${Boolean(problem)} onClick=${save}>Save the sample</button></div></div><//>`;
   }
 
   fllm.parse = { ParseTable, ReportParse, createSample, redact };

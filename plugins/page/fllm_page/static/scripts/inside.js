@@ -1,7 +1,7 @@
 /** "Look inside": the prompt, the tokens, the grammar, the parsers and the timings of one answer. */
 (() => {
   "use strict";
-  const { html, settings, signal, useEffect, useMemo, useRef, useState } = fllm;
+  const { html, effect, settings, signal, tabs, useEffect, useMemo, useRef, useState } = fllm;
   const { createTrace, record, probabilityOf, isSpecial } = fllm.trace;
   const { TokenFlow, TokenDetail, percent } = fllm.tokens;
   const { ParseTable, ReportParse } = fllm.parse;
@@ -9,11 +9,9 @@
 
   const current = signal(null); // the trace that is shown
   const version = signal(0); // grows while the trace grows
+  const missing = signal(""); // the id of a message without a trace
   const running = signal(null); // the AbortController of a request of this tab
   const touch = fllm.perFrame(() => (version.value += 1));
-
-  const traces = new Map(); // of the answers of the chat, by the id of the message
-  const TRACES = 100;
 
   /** Show a trace in the tab. */
   function show(trace) {
@@ -21,30 +19,34 @@
     fllm.view("inside");
   }
 
-  /** Return a function that receives the events, `(event, data)`, of the answer to a request. */
-  function follow(id, request) {
-    const trace = createTrace(request);
-    traces.delete(id);
-    traces.set(id, trace);
-    for (const oldest of [...traces.keys()].slice(0, -TRACES)) traces.delete(oldest);
-    return (event, data) => {
-      record(trace, event, data);
-      if (current.value === trace) touch();
-    };
+  /** Return the id of the message of the chat that the URL names, as in `#inside/ID`, or "". */
+  function named() {
+    return tabs.current.value === "inside" ? location.hash.split("/")[1] ?? "" : "";
   }
 
-  /** Look inside an answer of the chat. If its tokens were not recorded, its request is sent again. */
-  function open(id, request) {
-    const trace = traces.get(id);
-    if (trace?.prompt) return show(trace);
+  /** Show the trace of the message that the URL names; `missing` is its id if it has none. */
+  function follow() {
+    const id = named();
+    const trace = fllm.inspections?.get(id);
+    if (trace) current.value = trace;
+    missing.value = trace ? "" : id;
+  }
+
+  effect(follow);
+  addEventListener("hashchange", follow);
+
+  /** Send the request of a message again, and look inside its new answer. */
+  function askAgain(id) {
+    const conversation = fllm.runs.current.value;
     fllm.view("inside");
-    return ask(request, "The tokens of this answer were not recorded. Its request was sent again, so the text can differ.");
+    ask(fllm.request.whole(conversation, conversation.nodes[id]));
   }
 
   /** Send a request and show its answer while it is generated. Return the trace. */
-  async function ask(body, note = "") {
+  async function ask(body) {
+    missing.value = "";
     running.value?.abort();
-    const trace = { ...createTrace(body), note };
+    const trace = createTrace(body);
     const controller = new AbortController();
     current.value = trace;
     running.value = controller;
@@ -66,21 +68,36 @@
     onChange();
   }
 
+  /** Return a number that grows with every trace: those of this tab, and those of the chat. */
+  function growth() {
+    const others = [...(fllm.runs?.running.value.values() ?? [])].map((each) => each.version.value);
+    return others.reduce((sum, each) => sum + each, version.value);
+  }
+
   function Tab() {
-    const trace = current.value;
-    version.value;
+    const trace = missing.value ? null : current.value;
+    const grown = growth();
     return html`<div class="panel inside">
       <header class="panel-head"><h1>Look inside</h1><p class="note">How one answer came about: prompt, tokens, grammar, parsers, times.</p></header>
       <${Composer} />
-      ${trace ? html`<${Trace} key=${trace.started} trace=${trace} version=${version.value} />` : html`<p class="empty">Ask something here, or choose “Look inside” at an answer of the chat.</p>`}
+      ${missing.value && html`<${Missing} id=${missing.value} />`}
+      ${trace && html`<${Trace} key=${trace.started} trace=${trace} version=${`${grown}/${trace.outputs.length}/${Boolean(trace.done)}`} />`}
+      ${!trace && !missing.value && html`<p class="empty">Ask something here, or choose “Look inside” at an answer of the chat.</p>`}
     </div>`;
+  }
+
+  function Missing({ id }) {
+    const node = fllm.runs?.current.value.nodes[id];
+    return html`<div class="empty"><p>The tokens of this answer were not recorded.</p>
+      ${node?.request && html`<p>Its request can be sent again; the new answer can differ.</p>
+        <button type="button" class="button" onClick=${() => askAgain(id)}>Ask again</button>`}</div>`;
   }
 
   function Composer() {
     const [text, setText] = useState("");
     const submit = (event) => {
       event.preventDefault();
-      if (text.trim()) ask({ messages: [{ role: "user", content: text }], ...(settings.model.value ? { model: settings.model.value } : {}) });
+      if (text.trim()) ask(settings.body([{ role: "user", content: text }]));
     };
     return html`<form class="inside-ask row" onSubmit=${submit}>
       <label class="grow"><span class="visually-hidden">Ask something to look inside</span>
@@ -92,8 +109,7 @@
   function Trace({ trace, version }) {
     const [index, setIndex] = useState(0);
     const output = trace.outputs[index];
-    return html`${trace.note && html`<p class="note" role="status">${trace.note}</p>`}
-      ${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
+    return html`${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
       <${Summary} trace=${trace} output=${output} />
       ${trace.outputs.length > 1 && html`<label>Answer <select value=${index} onChange=${(event) => setIndex(Number(event.target.value))}>
         ${trace.outputs.map((_, at) => html`<option value=${at}>${at + 1}</option>`)}</select></label>`}
@@ -209,6 +225,6 @@
     </section>`;
   }
 
-  fllm.inside = { follow, open, show, ask, run, usageOf, current };
-  fllm.tabs.add({ id: "inside", title: "Look inside", component: Tab });
+  fllm.inside = { show, ask, run, usageOf, current };
+  tabs.add({ id: "inside", title: "Look inside", component: Tab });
 })();

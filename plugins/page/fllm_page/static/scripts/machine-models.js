@@ -1,7 +1,7 @@
 /** Models and replicas, with what an administrator can do with them. */
 (() => {
   "use strict";
-  const { html, api, signal, useRef, useState } = fllm;
+  const { html, api, signal, useState } = fllm;
   const adminKey = signal(""); // lasts as long as the page
   const asked = signal(null); // {resolve} while the key is asked for
   const busy = signal(new Set()); // names of what is being loaded, unloaded, ...
@@ -55,9 +55,10 @@
 
   function ModelActions({ model }) {
     const path = `admin/models/${encodeURIComponent(model.name)}`;
-    const loaded = ["loaded", "ready", "draining"].includes(model.state);
+    const loaded = model.state === "loaded";
+    const changing = model.state === "loading" || model.state === "unloading";
     return html`<td class="actions">
-      ${loaded ? html`<${Action} name=${model.name} title="Unload" path=${`${path}/unload`} />` : html`<${Action} name=${model.name} title="Load" path=${`${path}/load`} />`}
+      ${loaded ? html`<${Action} name=${model.name} title="Unload" disabled=${changing} path=${`${path}/unload`} />` : html`<${Action} name=${model.name} title="Load" disabled=${changing} path=${`${path}/load`} />`}
       ${model.pinned ? html`<${Action} name=${model.name} title="Unpin" path=${`${path}/unpin`} />` : html`<${Action} name=${model.name} title="Pin" path=${`${path}/pin`} />`}</td>`;
   }
 
@@ -92,22 +93,20 @@
 
   /** The dialog that asks for the admin key. */
   function AdminKey() {
-    const input = useRef(null);
     const [text, setText] = useState("");
     if (!asked.value) return null;
     const end = (given) => {
-      if (given) adminKey.value = text.trim();
+      adminKey.value = given;
       setText("");
-      asked.value?.resolve(given);
+      asked.value.resolve(Boolean(given));
     };
-    const open = (element) => element && !element.open && (element.showModal(), input.current.focus());
-    return html`<dialog ref=${open} class="dialog" aria-labelledby="admin-title" onClose=${() => end(false)}>
-      <form onSubmit=${(event) => (event.preventDefault(), end(Boolean(text.trim())))}>
-        <h2 id="admin-title">Admin key</h2><p class="note">The key of <code>--admin-key</code>. It is kept until this page is closed or loaded again.</p>
+    return html`<${fllm.Dialog} title="Admin key" onClose=${() => end("")}>
+      <form onSubmit=${(event) => (event.preventDefault(), text.trim() && end(text.trim()))}>
+        <p class="note">The key of <code>--admin-key</code>. It is kept until this page is closed or loaded again.</p>
         ${problem.value && html`<p class="error" role="alert">${problem}</p>`}
-        <label>Key <input ref=${input} type="password" autocomplete="off" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
-        <div class="row end"><button type="button" class="button" onClick=${() => end(false)}>Cancel</button> <button class="button primary">Continue</button></div>
-      </form></dialog>`;
+        <label class="field">Key <input type="password" autocomplete="off" autofocus value=${text} onInput=${(event) => setText(event.target.value)} /></label>
+        <div class="row end"><button class="button primary">Use this key</button></div>
+      </form><//>`;
   }
 
   fllm.admin = { Models, Replicas, AdminKey, adminKey, bytes };

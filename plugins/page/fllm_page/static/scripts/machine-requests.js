@@ -10,36 +10,46 @@
 
   /** Return the start of the axis, and its length in seconds: what the requests span, a minute at most. */
   function axisOf(requests, now) {
-    const first = Math.min(...requests.map((each) => each.received_at), now);
-    const start = Math.max(first, now - 60);
-    return { start, span: Math.max(now - start, 0.1) };
+    const start = Math.max(Math.min(...requests.map((each) => each.received_at), now - 1), now - 60);
+    return { start, span: now - start };
+  }
+
+  /** Return the phases of a request; the queue has all that precedes the prefill. */
+  function phasesOf({ waited, queue, prefill, decode, total, is_running: isRunning }) {
+    if (queue !== null) return { queue: waited + queue, prefill, decode };
+    return { queue: isRunning ? total : waited, prefill: null, decode: null };
   }
 
   /** Return the phases of a request, cut at the start of the axis, and where they begin. */
   function placed(request, axis) {
     let cut = Math.max(0, axis.start - request.received_at);
     const phases = {};
-    for (const name of PHASES) {
-      const length = request[name] ?? 0;
-      phases[name] = Math.max(0, length - cut);
-      cut = Math.max(0, cut - length);
+    for (const [name, length] of Object.entries(phasesOf(request))) {
+      phases[name] = Math.max(0, (length ?? 0) - cut);
+      cut = Math.max(0, cut - (length ?? 0));
     }
     return { phases, start: Math.max(0, request.received_at - axis.start) };
   }
 
+  function Status({ request }) {
+    if (request.is_running) return html`<span class="state state-running">running</span>`;
+    const failed = request.error !== null || (request.status ?? 0) >= 400;
+    return html`<span class=${`state ${failed ? "state-error" : ""}`} title=${request.error ?? ""}>${request.status ?? "left"}</span>`;
+  }
+
   function Requests({ requests, now }) {
-    const axis = axisOf(requests, now);
+    const axis = requests.length ? axisOf(requests, now) : null;
     return html`<section aria-labelledby="requests-title"><h2 id="requests-title">Requests</h2>
-      ${!requests.length && html`<p class="note">No request yet.</p>`}
-      ${requests.length > 0 && html`<div class="scroll"><table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
+      ${!axis && html`<p class="note">No request yet.</p>`}
+      ${axis && html`<div class="scroll"><table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
         <th scope="col">Status</th><th scope="col" class="axis">last ${Math.round(axis.span)} s <span class="visually-hidden">as bars; the columns queue, prefill and decode say the same</span></th>
         ${PHASES.map((name) => html`<th scope="col" class="number"><i class=${`swatch phase-${name}`}></i>${name}</th>`)}
         <th scope="col" class="number">Prompt</th><th scope="col" class="number">Cached</th><th scope="col" class="number">Generated</th></tr></thead>
       <tbody>${requests.map((request) => html`<tr key=${request.request_id}><td>${clock(request.received_at)}</td>
         <th scope="row"><span class="path">${request.path}</span><span class="note">${request.model}</span></th>
-        <td><span class=${`state state-${request.status}`}>${request.status}</span></td>
+        <td><${Status} request=${request} /></td>
         <td class="axis"><${Bars} ...${placed(request, axis)} span=${axis.span} /></td>
-        ${PHASES.map((name) => html`<td class="number">${seconds(request[name])}</td>`)}
+        ${Object.values(phasesOf(request)).map((length) => html`<td class="number">${seconds(length)}</td>`)}
         <td class="number">${request.prompt_tokens}</td><td class="number">${request.cached_tokens}</td><td class="number">${request.generated_tokens}</td></tr>`)}
       </tbody></table></div>`}</section>`;
   }

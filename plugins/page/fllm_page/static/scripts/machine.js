@@ -3,15 +3,17 @@
   "use strict";
   const { html, api, effect, signal, tabs } = fllm;
   const { Requests, Refused } = fllm.requests;
-  const { Models, Replicas, AdminKey, adminKey } = fllm.admin;
+  const { Models, Replicas, AdminKey, adminKey, bytes } = fllm.admin;
   const { seconds } = fllm.phases;
   const INTERVAL = 1000; // milliseconds
-  const SAMPLES = 300; // of the charts
+  const SAMPLES = 300; // seconds of the charts
   const ROWS = 100; // requests and refusals that are kept
 
   const now = signal(null); // the last answer
   const problem = signal("");
-  const kept = signal({ times: [], samples: [], requests: new Map(), refused: [] });
+  const denied = signal(false);
+  /** Requests and refusals by id, the oldest first; and the times to first tokens, one for each answer. */
+  const kept = signal({ requests: new Map(), refused: new Map(), first: [] });
   let since = 0;
   let timer = null;
   let asking = false;
@@ -24,12 +26,16 @@
   async function poll() {
     if (asking) return;
     asking = true;
+    const key = adminKey.value || undefined;
     try {
-      const key = adminKey.value || undefined;
       add(await api.json(`page/machine?since=${since}`, { key, cache: "no-store" }));
       problem.value = "";
+      denied.value = false;
     } catch (error) {
+      since = 0; // it may be another process from now on, which counts from 1
       problem.value = error.message;
+      // Without a key, the dialog for it must not come back each second.
+      denied.value = error.status === 401 && !key;
       if (error.status === 401) adminKey.value = "";
     } finally {
       asking = false;
@@ -37,23 +43,24 @@
   }
 
   function add(answer) {
-    const { times, samples, requests, refused } = kept.value;
-    const last = answer.next ?? 0;
-    const restarted = last < since;
-    if (restarted) requests.clear();
-    since = restarted ? 0 : last;
-    for (const request of answer.requests) {
-      requests.delete(request.request_id);
-      requests.set(request.request_id, request);
-    }
-    for (const id of [...requests.keys()].slice(0, -ROWS)) requests.delete(id);
+    const { requests, refused, first } = kept.value;
+    since = answer.next < since ? 0 : answer.next;
+    const running = new Set(answer.requests.filter((each) => each.is_running).map((each) => each.request_id));
+    for (const [id, each] of requests) if (each.is_running && !running.has(id)) requests.delete(id);
+    for (const each of answer.requests) requests.set(each.request_id, each);
+    for (const each of answer.refused) refused.set(`${each.number}/${each.request_id}`, each);
+    const time = answer.samples.at(-1)?.time ?? Date.now() / 1000;
     kept.value = {
-      times: [...times, performance.now() / 1000].slice(-SAMPLES),
-      samples: [...samples, answer].slice(-SAMPLES),
-      requests,
-      refused: [...answer.refused.slice().reverse(), ...(restarted ? [] : refused)].slice(0, ROWS),
+      requests: latest(requests, "received_at"),
+      refused: latest(refused, "time"),
+      first: [...first.filter((each) => each.time < time), { time, ...answer.ttft }].slice(-SAMPLES),
     };
-    now.value = answer;
+    now.value = { ...answer, time: Math.max(time, ...answer.requests.map((each) => each.received_at + each.total)) };
+  }
+
+  /** Return the latest entries of a map. */
+  function latest(map, field) {
+    return new Map([...map].sort(([, a], [, b]) => a[field] - b[field]).slice(-ROWS));
   }
 
   effect(() => {
@@ -61,32 +68,52 @@
     clearInterval(timer);
     if (!wanted) return;
     poll();
-    timer = setInterval(() => isVisible() && poll(), INTERVAL);
+    timer = setInterval(() => isVisible() && !denied.peek() && poll(), INTERVAL);
   });
 
   function Tab() {
     const answer = now.value;
-    return html`<div class="panel machine"><header class="panel-head"><h1>The machine</h1></header>
-      <p class=${problem.value ? "error banner" : "visually-hidden"} role="status">${problem.value && `${problem.value} Asked again each second.`}</p>
-      ${answer && html`<${Charts} />
-        <${Requests} requests=${[...kept.value.requests.values()].sort((a, b) => b.received_at - a.received_at)} now=${answer.time} />
-        <${Models} models=${answer.models} canAdmin=${fllm.server.value?.can_admin} />
-        <${Replicas} replicas=${answer.replicas ?? []} canAdmin=${fllm.server.value?.can_admin} />
-        <${Refused} refused=${kept.value.refused} />`}
+    const canAdmin = Boolean(fllm.server.value?.can_admin);
+    const newestFirst = (map) => [...map.values()].reverse();
+    return html`<div class="panel machine"><header class="panel-head"><h1>The machine</h1>
+        ${answer && !answer.sees_all && html`<p class="note">Requests of other clients are not listed.</p>`}</header>
+      <p class=${problem.value ? "error banner" : "visually-hidden"} role="status">${problem}
+        ${problem.value && (denied.value ? html` <button type="button" class="button small" onClick=${poll}>Try again</button>` : " It is asked again each second.")}</p>
+      ${answer && !answer.is_healthy && !problem.value && html`<p class="error banner" role="status">The engine does not respond.</p>`}
+      ${answer && html`<${Charts} answer=${answer} />
+        <${Requests} requests=${newestFirst(kept.value.requests)} now=${answer.time} />
+        <${Models} models=${answer.models} canAdmin=${canAdmin} />
+        <${Replicas} replicas=${answer.replicas} canAdmin=${canAdmin} />
+        <${Refused} refused=${newestFirst(kept.value.refused)} />`}
       <${AdminKey} /></div>`;
   }
 
-  function Charts() {
-    const { times, samples } = kept.value;
-    const series = (name, read) => ({ name, values: samples.map((each) => read(each) ?? null) });
-    const count = (value) => (Number.isInteger(value) ? String(value) : "");
-    const percent = (value) => `${Math.round(100 * value)} %`;
+  function Charts({ answer }) {
+    const { samples, cache } = answer;
+    const times = samples.map((each) => each.time);
+    const first = kept.value.first;
+    const series = (name, read, of = samples) => ({ name, values: of.map(read) });
+    const rate = (each, at) => (at ? each.tokens / Math.max(each.time - samples[at - 1].time, 0.1) : null);
+    const hits = cache.prefix_queries ? `, ${Math.round((100 * cache.prefix_hits) / cache.prefix_queries)} % of prompts from the prefix cache` : "";
     return html`<div class="charts">
-      <${fllm.Chart} title="Requests" times=${times} format=${count} series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
-      <${fllm.Chart} title="Tokens per second" times=${times} format=${(value) => String(Number(value.toFixed(value < 10 ? 1 : 0)))} series=${[series("tokens/s", (each) => each.tokens_per_second)]} />
-      <${fllm.Chart} title="Time to first token" times=${times} format=${seconds} series=${[series("median", (each) => each.ttft?.p50), series("95 %", (each) => each.ttft?.p95)]} />
-      <${fllm.Chart} title="KV cache in use" times=${times} format=${percent} series=${[series("in use", (each) => each.cache_use)]} />
-    </div>`;
+        <${fllm.Chart} title="Requests" times=${times} format=${count} series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
+        <${fllm.Chart} title="Tokens per second" times=${times} format=${round} series=${[series("tokens/s", rate)]} />
+        <${fllm.Chart} title="Time to first token" times=${first.map((each) => each.time)} format=${seconds} series=${[series("median", (each) => each.p50, first), series("99 %", (each) => each.p99, first)]} />
+        <${fllm.Chart} title="KV cache in use" times=${times} format=${percent} series=${[series("in use", (each) => (cache.blocks ? each.used_blocks / cache.blocks : 0))]} />
+      </div>
+      <p class="note">${answer.memory ? `The engine has ${bytes(answer.memory)} of memory` : "Memory of the engine is not known"}${hits}${answer.preemptions ? `, ${answer.preemptions} preemptions` : ""}.</p>`;
+  }
+
+  function count(value) {
+    return Number.isInteger(value) ? String(value) : "";
+  }
+
+  function round(value) {
+    return String(Number(value.toFixed(value < 10 ? 1 : 0)));
+  }
+
+  function percent(value) {
+    return `${Number((100 * value).toFixed(value < 0.1 ? 1 : 0))} %`;
   }
 
   fllm.machine = { poll, now, kept };

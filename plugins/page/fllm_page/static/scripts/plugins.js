@@ -2,7 +2,6 @@
 (() => {
   "use strict";
   const { html, api, effect, settings, signal, tabs, useEffect, useRef, useState } = fllm;
-  const server = (fllm.server ??= signal(null)); // what `page/server` says
   const listing = signal(null);
   const problem = signal("");
 
@@ -71,16 +70,19 @@
       const ref = useRef(null);
       const [failure, setFailure] = useState("");
       useEffect(() => {
-        mount(panel, ref.current).catch((error) => setFailure(String(error?.message ?? error)));
+        const mounted = mount(panel, ref.current);
+        mounted.catch((error) => setFailure(String(error?.message ?? error)));
+        return () => mounted.then((unmount) => unmount?.(), () => {});
       }, []);
       return html`<div class="panel">${failure && html`<p class="error" role="alert">The panel ${panel.title} failed: ${failure}</p>`}<div ref=${ref} class="plugin-panel"></div></div>`;
     };
   }
 
+  /** Import the script of a panel and call it. Return what it returns. */
   async function mount(panel, element) {
-    const module = await import(new URL(panel.script ?? `page/panels/${panel.name}.js`, document.baseURI));
+    const module = await import(new URL(panel.script, document.baseURI));
     if (typeof module.mount !== "function") throw new Error("its script exports no function mount(element, page)");
-    await module.mount(element, {
+    return module.mount(element, {
       fetch: (path, init) => api.request(path, init),
       get theme() {
         const chosen = settings.theme.value;
@@ -94,7 +96,7 @@
   tabs.add({ id: "plugins", title: "Plugins", component: Tab });
   const added = new Set();
   effect(() => {
-    for (const panel of server.value?.panels ?? []) {
+    for (const panel of fllm.server.value?.panels ?? []) {
       if (added.has(panel.name)) continue;
       added.add(panel.name);
       tabs.add({ id: `panel-${panel.name}`, title: panel.title, component: panelOf(panel) });
