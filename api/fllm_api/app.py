@@ -109,7 +109,10 @@ def _build(
         exception_handlers={Exception: handle_exception},
         middleware=_middlewares(shared, models, admission, collectors),
         before_send=[record_response_start],
-        lifespan=[collector_ticker(models, collectors), *map(_ignoring_app, lifespans)],
+        lifespan=[
+            collector_ticker(models, collectors),
+            *map(_ignoring_app, [*([shared.recorder.lifespan] if shared.recorder else []), *lifespans]),
+        ],
         openapi_config=openapi_config(config.root_path),
         logging_config=None,
     )

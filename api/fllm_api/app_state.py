@@ -25,6 +25,7 @@ from fllm_api.adapters import AdapterRegistry
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.media.remote_file import MAX_FETCHED_BYTES
+from fllm_api.sample_recorder import SampleRecorder
 
 TURN_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
 """Threads for large requests and responses. Tokenizing releases the GIL, the rest does not."""
@@ -55,6 +56,8 @@ class ServerState(Struct, frozen=True, kw_only=True):
     cache_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Key of the salts that separate clients in the prefix cache."""
     collectors: Sequence[Collector] = ()
+    recorder: SampleRecorder | None = None
+    """Records what the models write; ``None``: nothing is recorded."""
     drain: RequestDrain = field(default_factory=RequestDrain)
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time in seconds, for `/v1/models`."""

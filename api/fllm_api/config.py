@@ -12,6 +12,7 @@ from fllm.config import Positive
 from fllm.plugins.parser_detection import AUTO
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cors import LOCAL_PAGES
+from fllm_api.record_config import RecordConfig
 from fllm_api.tls import ServerTls
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -97,6 +98,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Directories from which requests may load adapters."""
     enable_metrics: bool = False
     """Whether `/metrics` is mounted."""
+    record: RecordConfig | None = None
+    """Where to record what the models write."""
     enable_payload_logging: bool = False
     """Whether each request is written to the standard output with its body."""
     allowed_media_domains: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
 from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.sample_recorder import SampleRecorder
 
 MODEL = "scripted"
 """Name of the model."""
@@ -55,6 +56,7 @@ def create_scripted_app(
                 {"default": template}, special_tokens={}, control_tokens=control_tokens(tokenizer)
             ),
             collectors=collectors,
+            recorder=None if config.record is None else SampleRecorder(config.record),
             **parsers,
         )
     )

@@ -18,6 +18,7 @@ from fllm.constraints import Constraint
 from fllm.containment import mapped
 from fllm.errors import ConfigError, FllmError
 from fllm.events import ParserEvent
+from fllm.plugin_usage import PluginUsage, UsageMeter
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import (
@@ -154,6 +155,8 @@ class LoadedParser(Struct, frozen=True, kw_only=True):
     """Reports an error of the parser, and returns it with a note that names the plugin."""
     options: Any = None
     """Options of the plugin, for `ParserContext.options`."""
+    meter: UsageMeter = field(default_factory=UsageMeter)
+    """Counts the usage of the parser."""
 
     def __call__(self, context: ParserContext) -> Parser:
         """Return a new parser for one generated sequence."""
@@ -483,5 +486,7 @@ class MetricsContext(Struct, frozen=True, kw_only=True):
     model_names: tuple[str, ...] = ()
     """The models of a server that loads them on demand, as in `RequestRecord.model`."""
     config: MetricsConfig = MetricsConfig()
+    plugin_usage: Callable[[], Sequence[PluginUsage]] = lambda: ()
+    """Returns what each part of the plugins has cost since the server started."""
     options: Any = None
     """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""

@@ -20,6 +20,7 @@ from fllm_api.listener import ConnectionTimeouts, Listener
 from fllm_api.model_registry import ModelRegistry, ServedModel
 from fllm_api.models.model import Model
 from fllm_api.models.pool import ModelPool
+from fllm_api.sample_recorder import SampleRecorder
 
 MAX_TOKENS = 128 * 1024
 """Highest number of tokens that the metrics of models tell apart whose context is not known at the start."""
@@ -62,9 +63,16 @@ def create_server_state(
         model_name=names[0],
         max_model_len=MAX_TOKENS if started is None else started.card.max_model_len,
         config=first.metrics,
+        plugin_usage=plugins.usage.used,
         model_names=tuple(names) if started is None else (),
     )
-    state = ServerState(config=first.server, plugins=plugins, collectors=plugins.collectors(metrics))
+    record = first.server.record
+    state = ServerState(
+        config=first.server,
+        plugins=plugins,
+        collectors=plugins.collectors(metrics),
+        recorder=None if record is None else SampleRecorder(record),
+    )
     directories = [each.settings.backend_config.kv_cache_dir for each in loaders]
     if (directory := next(filter(None, directories), None)) is None or not first.server.keys.required:
         return state

@@ -61,6 +61,24 @@ class Size(click.ParamType[int]):
             self.fail(f"{value!r} is not valid; {error}", param, ctx)
 
 
+class Pattern(click.ParamType["re.Pattern[str]"]):
+    """A regular expression of Python that matches no empty text."""
+
+    name = "REGEX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> re.Pattern[str]:
+        """Compile the expression."""
+        try:
+            pattern = value if isinstance(value, re.Pattern) else re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
+        if pattern.search(""):
+            self.fail(f"{value!r} matches an empty text", param, ctx)
+        return pattern
+
+
 class NewDirectory(click.Path):
     """The absolute path of a directory, which need not exist. An empty one is not the current directory."""
 

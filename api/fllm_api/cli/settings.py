@@ -36,6 +36,7 @@ from fllm_api.cli.param_types import LoraModule
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
 from fllm_api.data_dir import default_data_dir
+from fllm_api.record_config import RecordConfig, open_private
 from fllm_api.tls import ServerTls, TlsFiles
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -140,6 +141,7 @@ def settings_from_options(
             data_dir=options["data_dir"] or default_data_dir(),
             lora_dirs=_lora_dirs(options),
             limits=_limits(options["limit"]),
+            record=_record(options),
             tls=_tls(options),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
             max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
@@ -402,6 +404,16 @@ def _tls(options: Mapping[str, Any]) -> ServerTls | None:
         cert_reqs=ssl.VerifyMode(options["ssl_cert_reqs"]),
     )
     return ServerTls(files, options["ssl_keyfile_password"])
+
+
+def _record(options: Mapping[str, Any]) -> RecordConfig | None:
+    """Return what to record. Raise `ConfigError` if the file can't be written."""
+    if options["record"] is None:
+        if options["record_redact"]:
+            raise ConfigError("--record-redact requires --record FILE")
+        return None
+    os.close(open_private(options["record"]))
+    return RecordConfig(options["record"], options["record_size"], options["record_redact"])
 
 
 def _trusted_proxies(values: Iterable[str]) -> TrustedProxies:

@@ -83,6 +83,8 @@ class ServedGeneration:
             adapter=request.adapter.name if request.adapter else "",
         )
         outputs = self._state.pipeline.generate(separate_clients(request, self._state), context.tracker)
+        if self._state.recorder is not None:
+            outputs = self._state.recorder.watch(outputs, request, self.model)
         if not isinstance(self.prepared, PreparedChat) or not self._has_parser:
             return outputs
         return _final(outputs, self._final_events(self.prepared))

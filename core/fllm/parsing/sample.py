@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from fllm.errors import ConfigError
-from fllm.events import ParserEvent, merge_events
+from fllm.events import ParserEvent, Text, merge_events
 from fllm.files import read_bounded
 from fllm.interfaces import Parser, ParserContext
 from fllm.parsing.request_tools import from_tools, to_tools
@@ -18,6 +18,8 @@ from fllm.requests.chat import ChatTool
 
 ParserKind = Literal["tool-call", "reasoning"]
 
+RAW = "raw"
+"""The parser that passes text on. Its events say nothing about other parsers, so samples leave them out."""
 PROMPT_END = 64
 """Maximum number of characters of `ParserSample.prompt_end`: enough for markers that open the reasoning."""
 MAX_SAMPLES_BYTES = 256 * 1024**2
@@ -63,7 +65,7 @@ class ParserSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
             parser=parser,
             kind=kind,
             text=text,
-            events=tuple(merge_events(events)),
+            events=None if parser == RAW else tuple(merge_events(events)),
             tools=from_tools(context.tools),
             chat_template_kwargs=dict(context.template_kwargs),
             prompt_end=context.prompt[-PROMPT_END:] if kind == "reasoning" else "",
@@ -93,6 +95,43 @@ class ParserSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def to_json(self) -> bytes:
         """Return the sample as a line of JSON, without the end of the line."""
         return msgspec.json.encode(self)
+
+
+class ParserStage:
+    """A parser for the text that the parser before it leaves."""
+
+    def __init__(self, name: str, kind: ParserKind, parser: Parser) -> None:
+        self._name = name
+        self._kind: ParserKind = kind
+        self._parser = parser
+        self._received: list[str] = []
+        self._events: list[ParserEvent] = []
+
+    def run(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
+        """Return all events, with those of this parser in the place of text."""
+        after = [made for event in events for made in self._feed(event)]
+        rest = [*self._parser.finish()]
+        self._events += rest
+        return merge_events([*after, *rest])
+
+    def sample(self, context: ParserContext, model: str = "") -> ParserSample:
+        """Return what the parser received and emitted."""
+        return ParserSample.from_context(
+            context,
+            parser=self._name,
+            kind=self._kind,
+            text="".join(self._received),
+            events=self._events,
+            model=model,
+        )
+
+    def _feed(self, event: ParserEvent) -> Iterable[ParserEvent]:
+        if not isinstance(event, Text):
+            return [event]
+        self._received.append(event.text)
+        made = [*self._parser.feed(event.text)]
+        self._events += made
+        return made
 
 
 def read_samples(file: str | Path) -> list[ParserSample]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolStart, merge_events
 from fllm.interfaces import Parser
+from fllm.pipeline.contained_parser import ContainedParser
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.stop_strings import StopStrings
 from fllm.tokenizer import Tokenizer
@@ -85,6 +86,12 @@ class OutputProcessor:
         """Whether `Finished` has been emitted; any further output of the backend must be discarded."""
         self.reason = ""
         """Finish reason, once finished."""
+
+    def close(self) -> None:
+        """Report the usage of the parsers. Call it once, also if the sequence is aborted."""
+        for parser in (self._reasoning_parser, self._tool_parser):
+            if isinstance(parser, ContainedParser):
+                parser.close()
 
     def feed(self, output: EngineOutput) -> SequenceOutput:
         """Process one output of the backend."""

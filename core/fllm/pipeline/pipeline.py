@@ -86,9 +86,14 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
         parsers = (self.reasoning_parser, self.tool_parser)
         return frozenset(token for parser in parsers if parser for token in parser.visible_tokens)
 
+    @property
+    def parser_context(self) -> ParserContext:
+        """The context that the parsers are made with."""
+        return msgspec.structs.replace(self.context, constrained=self.output_constraint is not None)
+
     def make_parsers(self) -> tuple[Parser | None, Parser | None]:
         """Return a new reasoning parser and a new tool-call parser, for one sequence."""
-        context = msgspec.structs.replace(self.context, constrained=self.output_constraint is not None)
+        context = self.parser_context
         return (
             None if self.reasoning_parser is None else self.reasoning_parser(context),
             None if self.tool_parser is None else self.tool_parser(context),
@@ -233,6 +238,8 @@ async def _process(
     except Exception:
         tracker.end(index, "error")
         raise
+    finally:
+        processor.close()
 
 
 def _with_logprobs(request: PipelineRequest) -> PipelineRequest:

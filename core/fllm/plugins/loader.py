@@ -32,6 +32,7 @@ from fllm.interfaces import (
     TemplateContext,
 )
 from fllm.placement import Placement, PlacementContext, PlacementFactory
+from fllm.plugin_usage import UsageMeters
 from fllm.plugins import hooks, validation
 from fllm.plugins.discovery import Candidate, candidates
 from fllm.plugins.plugin_options import (
@@ -42,7 +43,7 @@ from fllm.plugins.plugin_options import (
     options_for,
     secret_variables,
 )
-from fllm.plugins.registry import Entry, Registry, conflict_message
+from fllm.plugins.registry import Entry, Registration, Registry, conflict_message
 from fllm.plugins.selection import PluginSelection
 from fllm.plugins.traceback_location import plugin_frame
 from fllm.plugins.validation import (
@@ -130,6 +131,8 @@ class Plugins:
         }
         self.config = PluginConfig()
         """With what they were loaded."""
+        self.usage = UsageMeters()
+        """What the parts of plugins have cost so far."""
         self._options: list[PluginOptions] = []
         """Of each plugin, in the order of the reports."""
         self._unassigned: list[tuple[PluginOption, str]] = []
@@ -302,6 +305,7 @@ class Plugins:
                     distribution=report.distribution,
                     on_error=report.record_run_time,
                     options=partial(getattr, options, "value"),
+                    meter=self.usage.meter(report.name, registry.kind, entry.name),
                 )
 
     def _entries(self, hook: str, plugin: object) -> list[Entry]:
@@ -380,25 +384,37 @@ def _raise(messages: list[str], plugins: Iterable[PluginOptions], *, allow_missi
         raise ConfigErrors(messages)
 
 
-def _bind_backend(factory: BackendFactory, options: Any) -> BackendFactory:
+def _bind_backend(factory: BackendFactory, registration: Registration) -> BackendFactory:
+    options = registration.options()
+    if options is None:
+        return factory
+
     def create(config: BackendConfig, context: BackendContext) -> Backend:
         return factory(config, replace(context, options=options))
 
     return create
 
 
-def _bind_parser(parser: L, options: Any) -> L:
-    return replace(parser, options=options)
+def _bind_parser(parser: L, registration: Registration) -> L:
+    return replace(parser, options=registration.options(), meter=registration.meter)
 
 
-def _bind_grammar(factory: GrammarFactory, options: Any) -> GrammarFactory:
+def _bind_grammar(factory: GrammarFactory, registration: Registration) -> GrammarFactory:
+    options = registration.options()
+    if options is None:
+        return factory
+
     def create(context: GrammarContext) -> GrammarCompiler:
         return factory(replace(context, options=options))
 
     return create
 
 
-def _bind_placement(factory: PlacementFactory, options: Any) -> PlacementFactory:
+def _bind_placement(factory: PlacementFactory, registration: Registration) -> PlacementFactory:
+    options = registration.options()
+    if options is None:
+        return factory
+
     def create(context: PlacementContext) -> Placement:
         return factory(replace(context, plugin_options=options))
 

@@ -9,10 +9,11 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fllm.containment import mapped
 from fllm.errors import NameConflict, PluginError, UnknownName, format_error
+from fllm.plugin_usage import UsageMeter
 
 T = TypeVar("T")
 ReportError = Callable[[BaseException], BaseException]
@@ -58,9 +59,11 @@ class Registration(Struct, frozen=True):
     """Receives a line about each error of the object at run time."""
     options: Callable[[], Any] = lambda: None
     """Returns the options of the plugin."""
+    meter: UsageMeter = field(default_factory=UsageMeter)
+    """Counts the usage of the object."""
 
 
-def _unbound(loaded: T, options: object) -> T:  # noqa: ARG001
+def _unbound(loaded: T, registration: Registration) -> T:  # noqa: ARG001
     return loaded
 
 
@@ -71,13 +74,13 @@ class Registry(Generic[T]):
         self,
         kind: str,
         validate: Callable[[Any, str, ReportError], T] = lambda target, *_: target,
-        bind: Callable[[T, Any], T] = _unbound,
+        bind: Callable[[T, Registration], T] = _unbound,
     ) -> None:
         self.kind = kind
         self._validate = validate
         """Checks a loaded target of a name and returns it in its typed form; raises `PluginError`."""
         self._bind = bind
-        """Returns a loaded target that receives these options of its plugin in its context."""
+        """Returns a loaded target that receives the options of its plugin in its context."""
         self._registrations: dict[str, list[Registration]] = {}
 
     def add(
@@ -88,9 +91,12 @@ class Registry(Generic[T]):
         distribution: str,
         on_error: Callable[[str], None] = lambda message: None,  # noqa: ARG005
         options: Callable[[], Any] = lambda: None,
+        meter: UsageMeter | None = None,
     ) -> None:
         """Register an entry. A name offered twice is a conflict, raised only when it is chosen."""
-        registration = Registration(entry, plugin, distribution, on_error, options)
+        registration = Registration(
+            entry, plugin, distribution, on_error, options, UsageMeter() if meter is None else meter
+        )
         self._registrations.setdefault(entry.name, []).append(registration)
 
     def names(self) -> list[str]:
@@ -124,8 +130,7 @@ class Registry(Generic[T]):
             loaded = self._validate(found, name, partial(_report, title, chosen))
         except PluginError as error:
             raise PluginError(f"{title}: {error.message}") from error
-        options = chosen.options()
-        return loaded if options is None else self._bind(loaded, options)
+        return self._bind(loaded, chosen)
 
     def registration(self, name: str) -> Registration:
         """Return the entry of a name, with its plugin. Raise the same errors as `entry`."""
@@ -149,6 +154,7 @@ class Registry(Generic[T]):
 
 def _report(title: str, chosen: Registration, error: BaseException) -> BaseException:
     error.add_note(f"raised by {title}")
+    chosen.meter.add(errors=1)
     chosen.on_error(f"{title} failed: {format_error(error)}")
     return error
 

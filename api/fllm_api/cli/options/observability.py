@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import rich_click as click
 
-from fllm_api.cli.param_types import NonEmptyText
+from fllm_api.cli.param_types import NonEmptyText, Pattern, Size
 
 LOG_FORMATS = ("console", "json")
 METRICS_COMPAT = ("vllm",)
@@ -38,6 +39,21 @@ OBSERVABILITY_OPTIONS = [
     ),
     _observability(
         ["--enable-payload-logging"], is_flag=True, help="Print every request and response to stdout."
+    ),
+    _observability(
+        ["--record"],
+        type=click.Path(path_type=Path),
+        show_default="none",
+        help="File to which to append what the model writes, as samples for parsers. It may be confidential.",
+    ),
+    _observability(
+        ["--record-size"], type=Size(), default="100MiB", help="Size from which on --record adds nothing."
+    ),
+    _observability(
+        ["--record-redact"],
+        type=Pattern(),
+        multiple=True,
+        help="Regular expression of what --record replaces by [redacted].",
     ),
     _observability(
         ["--log-level"], type=click.Choice(LOG_LEVELS), default="info", help="Lowest level to log."

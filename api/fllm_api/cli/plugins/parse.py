@@ -10,11 +10,11 @@ import rich_click as click
 from msgspec.structs import replace
 
 from fllm.errors import ConfigError
-from fllm.events import ParserEvent, Text, merge_events
+from fllm.events import ParserEvent, Text
 from fllm.interfaces import Parser, ParserContext
 from fllm.parsing import ParserSample
 from fllm.parsing.request_tools import to_tools
-from fllm.parsing.sample import ParserKind, decode_samples
+from fllm.parsing.sample import ParserKind, ParserStage, decode_samples
 from fllm.plugins.loader import Plugins
 from fllm.requests.chat import ChatTool
 from fllm.values import Tool
@@ -63,53 +63,17 @@ def parse(
     if name is None:
         raise click.UsageError("Missing argument 'NAME'.")
     context = ParserContext(tools=_read_tools(tools))
-    stages = [_Stage(plugins, reasoning_parser, "reasoning", context)] if reasoning_parser else []
-    stages.append(_Stage(plugins, name, _kind(plugins, name), context))
+    names: list[tuple[str, ParserKind]] = [(reasoning_parser, "reasoning")] if reasoning_parser else []
+    names.append((name, _kind(plugins, name)))
+    stages = [ParserStage(each, kind, _load(plugins, each, kind, context)) for each, kind in names]
     events: list[ParserEvent] = [Text(file.read().decode(errors="replace"))]
     for stage in stages:
         events = stage.run(events)
     if as_json:
         for stage in stages:
-            click.echo(stage.sample().to_json())
+            click.echo(stage.sample(context).to_json())
     else:
         _print_events(events)
-
-
-class _Stage:
-    """A parser for the text that the parser before it leaves."""
-
-    def __init__(self, plugins: Plugins, name: str, kind: ParserKind, context: ParserContext) -> None:
-        self._name = name
-        self._kind: ParserKind = kind
-        self._context = context
-        self._parser = _load(plugins, name, kind, context)
-        self._received: list[str] = []
-        self._events: list[ParserEvent] = []
-
-    def run(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
-        """Return all events, with those of this parser in the place of text."""
-        after = [made for event in events for made in self._feed(event)]
-        rest = [*self._parser.finish()]
-        self._events += rest
-        return merge_events([*after, *rest])
-
-    def sample(self) -> ParserSample:
-        """Return what the parser received and emitted."""
-        return ParserSample.from_context(
-            self._context,
-            parser=self._name,
-            kind=self._kind,
-            text="".join(self._received),
-            events=self._events,
-        )
-
-    def _feed(self, event: ParserEvent) -> Iterable[ParserEvent]:
-        if not isinstance(event, Text):
-            return [event]
-        self._received.append(event.text)
-        made = [*self._parser.feed(event.text)]
-        self._events += made
-        return made
 
 
 def _parse_samples(

@@ -88,10 +88,8 @@ def test_samples_are_parsed_and_compared_with_what_they_record(tmp_path: Path) -
 
 def test_the_line_of_an_invalid_sample_and_a_missing_name_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
-    file.write_text(
-        '{"parser": "hermes", "kind": "tool-call", "text": "a"}\n\n{"parser": "hermes", "kind": "reasoning"}\n'
-    )
-    with pytest.raises(ConfigError, match=r"samples.jsonl:3: this is not a sample .*`text`"):
+    file.write_text('{"parser": "hermes", "kind": "tool-call", "text": "a"}\n\n{"parser": "hermes"}\n')
+    with pytest.raises(ConfigError, match=r"samples.jsonl:3: this is not a sample "):
         parsed("--samples", str(file), text="")
     assert CliRunner().invoke(parse, []).exit_code == 2
     assert CliRunner().invoke(parse, ["--samples", str(file), "--reasoning-parser", "qwen3"]).exit_code == 2

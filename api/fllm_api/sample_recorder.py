@@ -1,0 +1,182 @@
+"""``--record``: a file with what the models of a running server write, as samples for parsers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fllm.containment import contained
+from fllm.errors import format_error
+from fllm.events import ParserEvent, Text
+from fllm.interfaces import LoadedParser
+from fllm.parsing.sample import RAW, ParserKind, ParserSample, ParserStage
+from fllm.pipeline.output_processor import SequenceOutput
+from fllm.pipeline.pipeline import PipelineRequest
+from fllm_api.record_config import RecordConfig, open_private
+
+MAX_PENDING_CHARACTERS = 16 * 1024**2
+"""Characters that may wait to be written. More are left out, so that a slow disk delays no response."""
+CLOSE_SECONDS = 2.0
+"""Seconds that the server waits at its end for what is not written yet."""
+NAMES = ("parser", "kind", "model")
+"""Fields of a sample that are not redacted."""
+
+log = logging.getLogger("fllm.record")
+
+
+class _Finished(Struct, frozen=True):
+    """A finished request."""
+
+    request: PipelineRequest
+    model: str
+    texts: Sequence[str]
+    """What the parsers received, for each sequence."""
+
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.texts))
+
+
+class SampleRecorder:
+    """Appends the samples of each finished request to the file, with one write in a thread of its own.
+
+    An error of the file ends the recording, not the server.
+    """
+
+    def __init__(self, config: RecordConfig) -> None:
+        self._config = config
+        self._descriptor = -1
+        self._size = 0
+        self._queue: SimpleQueue[_Finished | None] = SimpleQueue()
+        self._pending = 0
+        self._stopped = False
+        self._left_out = False
+
+    async def watch(
+        self, outputs: AsyncGenerator[list[SequenceOutput]], request: PipelineRequest, model: str
+    ) -> AsyncGenerator[list[SequenceOutput]]:
+        """Yield the outputs of a request, and record it once it is complete."""
+        pieces: dict[int, list[str]] = {}
+        async with aclosing(outputs):
+            async for batch in outputs:
+                for output in batch:
+                    pieces.setdefault(output.index, []).append(output.raw_text)
+                yield batch
+        texts = ["".join(pieces[index]) for index in sorted(pieces)]
+        self._put(_Finished(request, model, texts))
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Write while the server runs. Raise `ConfigError` if the file can't be opened."""
+        self._descriptor = open_private(self._config.file)
+        self._size = os.fstat(self._descriptor).st_size
+        thread = Thread(target=self._run, name="fllm-record", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._queue.put(None)
+            await asyncio.to_thread(thread.join, CLOSE_SECONDS)
+
+    def _put(self, finished: _Finished) -> None:
+        if self._stopped:
+            return
+        if self._pending + finished.characters > MAX_PENDING_CHARACTERS:
+            if not self._left_out:
+                log.warning("--record: the file is slower than the responses: some are left out")
+            self._left_out = True
+            return
+        self._pending += finished.characters
+        self._queue.put(finished)
+
+    def _run(self) -> None:
+        while (finished := self._queue.get()) is not None:
+            with contained(self._failed):
+                if not self._stopped:
+                    self._write(b"".join(self._lines(finished)))
+            self._pending -= finished.characters
+        os.close(self._descriptor)
+
+    def _write(self, lines: bytes) -> None:
+        if self._size + len(lines) > self._config.max_bytes:
+            raise OSError(errno.EFBIG, f"it has the maximum size of {self._config.max_bytes} bytes")
+        self._size += len(lines)
+        while lines:
+            lines = lines[os.write(self._descriptor, lines) :]
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            self._stopped = True
+            log.warning("--record %s: nothing more is recorded: %s", self._config.file, error)
+        else:  # of a parser, which has failed the request already
+            log.warning("--record %s: a request is left out: %s", self._config.file, format_error(error))
+
+    def _lines(self, finished: _Finished) -> Iterator[bytes]:
+        for text in finished.texts:
+            for sample in make_samples(finished.request, text, finished.model):
+                yield msgspec.json.encode(self._redact(sample)) + b"\n"
+
+    def _redact(self, sample: ParserSample) -> Any:
+        """Return the sample, or its fields without what must not be in the file.
+
+        Events no longer fit a text that has changed, so they are left out.
+        """
+        if not self._config.redact:
+            return sample
+        fields = msgspec.to_builtins(sample)
+        redacted = {
+            name: value if name in NAMES else _replace(value, self._config.redact)
+            for name, value in fields.items()
+        }
+        if redacted != fields:
+            redacted.pop("events", None)
+        return redacted
+
+
+def make_samples(request: PipelineRequest, text: str, model: str) -> Iterator[ParserSample]:
+    """Yield a sample for each parser of a request, or one of the parser ``raw`` if it has none.
+
+    A parser is called again: the contract of parsers is that the division of a text changes nothing.
+    """
+    context = request.parser_context
+    parsers: list[tuple[ParserKind, LoadedParser | None]] = [
+        ("reasoning", request.reasoning_parser),
+        ("tool-call", request.tool_parser),
+    ]
+    used = [(kind, loaded) for kind, loaded in parsers if loaded is not None and loaded.name]
+    if not used:
+        yield ParserSample.from_context(
+            context, parser=RAW, kind="tool-call", text=text, events=(), model=model
+        )
+    events: list[ParserEvent] = [Text(text)] if text else []
+    for kind, loaded in used:
+        stage = ParserStage(loaded.name, kind, loaded(context))
+        events = stage.run(events)
+        sample = stage.sample(context, model)
+        if sample.text:
+            yield sample
+
+
+def _replace(value: Any, patterns: Sequence[re.Pattern[str]]) -> Any:
+    """Replace what the patterns match in all strings of a value, but not in the names of its fields."""
+    match value:
+        case str():
+            for pattern in patterns:
+                value = pattern.sub("[redacted]", value)
+            return value
+        case Mapping():
+            return {name: _replace(each, patterns) for name, each in value.items()}
+        case list() | tuple():
+            return [_replace(each, patterns) for each in value]
+    return value
