@@ -21,7 +21,6 @@ LIBRARIES = (
     "signals/signals.min.js",
     "htm/htm.umd.js",
     "marked/marked.umd.js",
-    "dompurify/purify.min.js",
     "uplot/uPlot.iife.min.js",
 )
 LIBRARY_STYLES = ("uplot/uPlot.min.css",)
