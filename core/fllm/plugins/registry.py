@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from fllm.containment import mapped
 from fllm.errors import NameConflict, PluginError, UnknownName, format_error
+from fllm.extras import missing_extra, require_extra
 from fllm.plugin_usage import UsageMeter
 
 T = TypeVar("T")
@@ -20,7 +21,12 @@ ReportError = Callable[[BaseException], BaseException]
 """Reports an error of a loaded object, and returns the error with a note that names the plugin."""
 
 
-class Entry(Struct, frozen=True):
+class _Requirement(Struct, frozen=True, kw_only=True):
+    extra: str = ""
+    """The extra of furiosa-llm-server that it needs, such as ``torch``."""
+
+
+class Entry(_Requirement, frozen=True):
     """A name that the user can choose, and the location of its object."""
 
     name: str
@@ -116,12 +122,19 @@ class Registry(Generic[T]):
         return self.registration(name).entry
 
     def load(self, name: str) -> T:
-        """Import the target of a name, check it and return it. Raise `PluginError` if that fails."""
+        """Import the target of a name, check it and return it.
+
+        Raise `PluginError` if that fails, `ConfigError` if its extra is not installed.
+        """
         chosen = self.registration(name)
+        self.require_extra(name)
         module, _, attribute = chosen.entry.target.partition(":")
         title = self._title(chosen)
         with mapped(
-            lambda error: PluginError(f"{title} can't be loaded: {format_error(error)}"), base_exceptions=True
+            lambda error: PluginError(
+                f"{title} can't be loaded: {missing_extra(error) or format_error(error)}"
+            ),
+            base_exceptions=True,
         ):
             found = attrgetter(attribute)(importlib.import_module(module))
         if not callable(found):
@@ -131,6 +144,11 @@ class Registry(Generic[T]):
         except PluginError as error:
             raise PluginError(f"{title}: {error.message}") from error
         return self._bind(loaded, chosen)
+
+    def require_extra(self, name: str) -> None:
+        """Raise `ConfigError` if the extra that an entry needs is not installed."""
+        if extra := self.entry(name).extra:
+            require_extra(extra, f"the {self.kind} {name!r} needs the extra {extra!r}")
 
     def registration(self, name: str) -> Registration:
         """Return the entry of a name, with its plugin. Raise the same errors as `entry`."""

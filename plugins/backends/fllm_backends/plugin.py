@@ -23,6 +23,7 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "torch",
         "fllm_backends.torch.backend:torch_backend",
         "decoders, its own and those of transformers, on a CPU or an NVIDIA GPU",
+        extra="torch",
         devices=("cuda", "cpu"),
         options=TorchOptions,
         divides_weights=True,
@@ -73,11 +74,13 @@ def fllm_grammars() -> Iterator[Entry]:
         "llguidance",
         "fllm_backends.grammars.llguidance:LLGuidance",
         "compiles a grammar during generation; forces what has no alternative",
+        extra="torch",
     )
     yield Entry(
         "xgrammar",
         "fllm_backends.grammars.xgrammar.backend:XGrammar",
-        "compiles a grammar before generation starts (optional extra)",
+        "compiles a grammar before generation starts",
+        extra="xgrammar",
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fllm.errors import ConfigError
+from fllm.extras import require_extra
 from fllm_bench.metrics import OUTPUT_RATE, TPOT_P50, TTFT_P50, Metric
 from fllm_bench.report import Report
 
@@ -46,10 +47,7 @@ def check_plot(file: Path) -> None:
         raise ConfigError(f"--plot {file}: the name must end in .svg or .png")
     if not file.parent.is_dir():
         raise ConfigError(f"--plot {file}: the directory {str(file.parent)!r} does not exist")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("--plot needs matplotlib: pip install 'furiosa-llm-server[plot]'") from error
+    require_extra("plot", "--plot needs matplotlib")
 
 
 def draw_plot(report: Report, file: Path) -> None:

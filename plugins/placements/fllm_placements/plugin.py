@@ -14,6 +14,7 @@ def fllm_placements() -> Iterator[PlacementEntry]:
     yield PlacementEntry(
         "ray",
         "fllm_placements.ray.placement:RayPlacement",
-        "actors on the nodes of a Ray cluster (optional extra)",
+        "actors on the nodes of a Ray cluster ",
+        extra="ray",
         options=RayOptions,
     )

@@ -25,6 +25,8 @@ SPECULATION_EXAMPLE = '{"method": "ngram", "num_speculative_tokens": 5}'
 NO_GRAMMAR = "none"
 """Value of ``--grammar-backend`` that disables structured output."""
 
+DEFAULT_GRAMMAR = "llguidance"
+
 _engine = partial(click.RichOption, panel="Engine")
 
 ENGINE_OPTIONS = [
@@ -122,7 +124,7 @@ ENGINE_OPTIONS = [
     _engine(
         ["--grammar-backend"],
         type=RegisteredName("grammars", NO_GRAMMAR),
-        default="llguidance",
+        show_default=DEFAULT_GRAMMAR,
         help="Library that constrains output, for example to a JSON schema.",
     ),
     _engine(["--max-num-seqs"], type=POSITIVE, help="Maximum number of sequences per step."),

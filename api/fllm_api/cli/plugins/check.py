@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import rich_click as click
 
-from fllm.errors import ConfigError
+from fllm.extras import require_extra
 from fllm.model.source import locate
-from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.cli.param_types import KeyValue
@@ -59,8 +57,7 @@ def check(ctx: click.RichContext, /, path_or_name: str, as_json: bool, **options
 
 
 def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) -> Iterator[PartResult]:
-    if find_spec("hypothesis") is None:
-        raise ConfigError(f"`plugins check` requires hypothesis: pip install '{DISTRIBUTION}[testing]'")
+    require_extra("testing", "`plugins check` requires hypothesis")
     targets = resolve_targets(path_or_name, plugins_of(ctx))
     model = options["model"] and locate(options["model"]).location
 

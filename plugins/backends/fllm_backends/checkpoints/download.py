@@ -13,6 +13,7 @@ from urllib.request import urlopen
 from msgspec import Struct
 
 from fllm.errors import ModelError
+from fllm.extras import require_extra
 from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
@@ -26,6 +27,8 @@ from fllm_backends.checkpoints.tokenizer_files.directory import check_tokenizer
 _SETTINGS = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 """Patterns of the files that are downloaded first: all but the weights."""
 _HUB_TIMEOUT_SECONDS = 10.0
+NEEDS_EXTRA = "reading a GGUF file needs the extra 'torch'"
+"""Beginning of the error message if the extra is not installed."""
 
 
 class LocalModel(Struct, frozen=True):
@@ -60,6 +63,8 @@ def check_local_model(source: ModelSource, *, weights: bool, check: Check = chec
         if weights:
             check_weights(directory)
     elif source.kind == "gguf":
+        require_extra("torch", NEEDS_EXTRA)
+
         from fllm_backends.checkpoints.gguf.extract import check_keys
         from fllm_backends.checkpoints.gguf.metadata import Metadata
 
@@ -127,6 +132,8 @@ def fetch_tokenizer_files(
 
 
 def _extract_gguf(file: Path, check: Check | None = None) -> LocalModel:
+    require_extra("torch", NEEDS_EXTRA)
+
     from fllm_backends.checkpoints.gguf.extract import check_keys, extract_once
     from fllm_backends.checkpoints.gguf.metadata import Metadata
 

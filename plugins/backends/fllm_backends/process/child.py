@@ -46,6 +46,7 @@ from fllm.concurrency.heartbeat import Heartbeat
 from fllm.containment import mapped
 from fllm.engine_host import Channel, Ticket, dial, read_ticket
 from fllm.errors import FllmError, exhausted_resource
+from fllm.extras import missing_extra
 from fllm.interfaces import check_adapters
 from fllm.logs import REQUEST_ID, configure
 from fllm.plugins.loader import load_plugins
@@ -269,7 +270,9 @@ async def _load_again(backend: Backend, adapter: LoraAdapter) -> None:
 
 
 def _at_start(error: BaseException) -> BaseException:
-    """Return the error of a start that a limit of the system ended, else the error itself."""
+    """Return the error of a start that a limit of the system or a missing extra ended, else itself."""
+    if reason := missing_extra(error):
+        return ConfigError(reason)
     reason = None if isinstance(error, FllmError) else exhausted_resource(error)
     return BackendUnavailable(reason) if reason else error
 

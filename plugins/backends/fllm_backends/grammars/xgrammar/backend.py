@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
-from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm import CompiledGrammar, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.xgrammar.imports import import_xgrammar
 from fllm_backends.grammars.xgrammar.structural_tags import structural_tag
@@ -17,11 +16,6 @@ class XGrammar:
     """A `GrammarCompiler`."""
 
     def __init__(self, context: GrammarContext) -> None:
-        if find_spec("xgrammar") is None:
-            raise ConfigError(
-                "--grammar-backend xgrammar: the package is not installed; "
-                "run pip install 'furiosa-llm-server[xgrammar]'"
-            )
         self._vocabulary = context.vocabulary
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
