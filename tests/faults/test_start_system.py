@@ -15,8 +15,8 @@ from support.fault_table import Seen, fault
 from support.http_server import command
 from support.server_start import START_TIMEOUT, error_line
 
+from fllm.engine_host.parent_death import ending_with
 from fllm.testing.echo import echo_model
-from fllm.testing.parent_death import ending_with
 
 CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
 """Closed standard streams, in a shell's words."""

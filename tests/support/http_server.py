@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
+from fllm.engine_host.parent_death import ending_with
 from fllm.testing import Server, serving
-from fllm.testing.parent_death import ending_with
 
 __all__ = ["Server", "children", "command", "run", "serving"]
 

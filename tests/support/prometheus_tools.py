@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 from support.paths import ROOT
 
-from fllm.testing.parent_death import ending_with
+from fllm.engine_host.parent_death import ending_with
 
 UNPACKED = ROOT / "build/prometheus/usr/bin"
 """Directory of the programs that scripts/ci-tools downloads."""

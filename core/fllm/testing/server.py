@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fllm.testing.parent_death import ending_with
+from fllm.engine_host.parent_death import ending_with
 
 READY_LINE = re.compile(r"serving.*? (https?://\S+:\d+|unix:\S+)")
 """Log line of a server that is ready; the group is its URL."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fllm.engine_host.parent_death import ending_with
 from fllm.testing import ECHO_PLUGIN, echo_model
-from fllm.testing.parent_death import ending_with
 
 STARTS_A_SERVER = """
 import sys, time
