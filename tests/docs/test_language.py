@@ -37,7 +37,7 @@ FOLDERS = ("core", "api", "plugins", "examples", "benchmarks", "scripts", "deplo
 VERBS = frozenset(
     """
     Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Assign Attach Attend
-    Authenticate Begin Bind Build Call Cancel Charge Check Choose Clear Close Compare Compile Compute
+    Authenticate Begin Bind Build Call Cancel Charge Chat Check Choose Clear Close Compare Compile Compute
     Concatenate Connect Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
     Describe Disconnect Divide Do Download Draft Drain Draw Drop Emit Encode End Enter Escape Execute Exit
     Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant Group

@@ -76,7 +76,7 @@ class Client:
             ) as session:
                 yield session
         except aiohttp.InvalidURL as error:
-            raise RequestFailed(f"{self._connection.url} is no URL") from error
+            raise RequestFailed(f"{self._connection.url} is not a URL") from error
         except (aiohttp.ClientError, OSError) as error:
             raise RequestFailed(f"{self._connection.url}: {_reason(error)}") from error
 

@@ -123,7 +123,7 @@ class Conversation:
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from error
         except msgspec.MsgspecError as error:
-            raise ConfigError(f"{path} is no saved conversation: {error}") from error
+            raise ConfigError(f"{path} is not a saved conversation: {error}") from error
         messages = [*saved.messages]
         self.settings.system = ""
         if messages and messages[0]["role"] == "system" and isinstance(messages[0].get("content"), str):

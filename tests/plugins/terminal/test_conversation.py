@@ -49,7 +49,7 @@ def test_other_files_change_nothing(text: str, tmp_path: Path) -> None:
     made = conversation()
     before = made.body()
     (tmp_path / "chat.json").write_text(text)
-    with pytest.raises(ConfigError, match="is no saved conversation"):
+    with pytest.raises(ConfigError, match="is not a saved conversation"):
         made.load(tmp_path / "chat.json")
     assert made.body() == before
 
