@@ -13,6 +13,7 @@ from litestar.types import Middleware
 
 from fllm.errors import ConfigError
 from fllm.interfaces import Collector
+from fllm.serving import RoutesContext
 from fllm_api.app_state import AppState, ServerState
 from fllm_api.application import Application
 from fllm_api.controllers.admin import AdminController
@@ -45,6 +46,7 @@ from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.model_registry import ModelRegistry, single_model
 from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_context import context_of, record_response_start
+from fllm_api.serving.description import describe_server
 from fllm_api.serving.request_serving import RequestServing, request_client
 from fllm_api.serving.running_server import BackgroundServer
 
@@ -64,7 +66,14 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
     collectors = [IsolatedCollector(each, shared.plugins.owner_of(each)) for each in shared.collectors]
     background = BackgroundServer(models, admission, shared.drain, collectors)
     build = partial(_build, shared, models, admission, collectors)
-    app = with_plugin_routes(shared.plugins, build, background, DataDir(shared.config).open)
+    context = RoutesContext(
+        server=background,
+        data_dir=DataDir(shared.config).open,
+        describe=partial(describe_server, shared, models, shared.plugins.page_panels()),
+    )
+    app = with_plugin_routes(
+        shared.plugins, build, context, lambda *collector: collectors.append(IsolatedCollector(*collector))
+    )
     background.app = app
     root_path = shared.config.root_path
     if root_path and any(f"{route.path}/".startswith(f"{root_path}/") for route in app.routes):

@@ -109,7 +109,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
 def record_failure(request: Request[Any, Any, Any], error: Exception, body: ErrorInfo) -> None:
     """Store the error message in the request context; log the exception if it is the server's fault."""
     context = context_of(request.scope)
-    context.error = body.message
+    context.error, context.error_code = body.message, body.code
     if isinstance(error, RequestError | HTTPException | BackendUnavailable | ClientDisconnected):
         return
     log.error("request failed: %s (%s)", _operation(request), context.request_id, exc_info=error)

@@ -36,8 +36,8 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("body", "client", "deadline", "early_stream", "error", "internal", "lease", "method"),
-        *("owner", "priority", "request_id", "slot", "status", "tracker"),
+        *("body", "client", "deadline", "early_stream", "error", "error_code", "internal", "lease"),
+        *("method", "owner", "priority", "request_id", "sees_all", "slot", "status", "tracker"),
     )
 
     tracker: RequestTracker
@@ -57,6 +57,8 @@ class RequestContext:
         """``ip:`` and the address, or ``owner:`` and a name or ``key:`` and a part of the key's hash."""
         self.owner = ""
         """Who owns what the request stores: an owner's name, or a name of its key that a restart keeps."""
+        self.sees_all = False
+        """Whether the client may see requests of others."""
         self.priority = 0
         """Added to the priority of the request: a larger number waits longer."""
         self.internal = False
@@ -65,6 +67,8 @@ class RequestContext:
         """Status code of the response, once it has started."""
         self.error: str | None = None
         """Error message, if the request failed."""
+        self.error_code: str | None = None
+        """Code of the error."""
         self.lease: ModelLease[Any] | None = None
         """Keeps the model of the request loaded, if the server loads models on demand."""
         self.early_stream: EarlyStream | None = None

@@ -49,6 +49,7 @@ from fllm.plugins.hooks import API_VERSION, hookimpl
 from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
+from fllm.server_description import ModelDescription, PagePanel, ServerDescription
 from fllm.structured_output.interfaces import (
     CompiledGrammar,
     GrammarCompiler,
@@ -112,11 +113,13 @@ if TYPE_CHECKING:
     )
     from fllm.requests.generation import StreamOptions
     from fllm.serving import (
+        ADMIN_TOO,
         ANY_CONTENT_TYPE,
         DATA_EVENTS,
         JSON_LINES,
         LIMITED,
         NAMED_EVENTS,
+        PUBLIC,
         STREAMS_BODY,
         USES_ENGINE,
         Client,
@@ -145,6 +148,7 @@ _SERVER_MODULES = (
 """Modules of the names above, which only a server imports: they take a fifth of the time of ``--help``."""
 
 __all__ = [
+    "ADMIN_TOO",
     "ANY_CONTENT_TYPE",
     "API_VERSION",
     "BACKGROUND_PRIORITY",
@@ -152,6 +156,7 @@ __all__ = [
     "JSON_LINES",
     "LIMITED",
     "NAMED_EVENTS",
+    "PUBLIC",
     "STREAMS_BODY",
     "USES_ENGINE",
     "AllowedTool",
@@ -214,6 +219,7 @@ __all__ = [
     "MetricsExporter",
     "MetricsPage",
     "ModelCard",
+    "ModelDescription",
     "ModelError",
     "ModelNotFound",
     "NamedFunction",
@@ -221,6 +227,7 @@ __all__ = [
     "NamedToolChoice",
     "OnEnd",
     "Outcome",
+    "PagePanel",
     "Parser",
     "ParserContext",
     "ParserEntry",
@@ -254,6 +261,7 @@ __all__ = [
     "SamplingDefaults",
     "SamplingParams",
     "SequenceOutput",
+    "ServerDescription",
     "ServesAdapters",
     "Serving",
     "StreamOptions",

@@ -424,6 +424,10 @@ class RequestRecord(Protocol):
 
     @property
     def error(self) -> str | None: ...
+    @property
+    def error_code(self) -> str | None:
+        """Code of the error in the response, such as ``model_not_found``, if it has one."""
+        ...
 
 
 class Collector:

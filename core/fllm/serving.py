@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runt
 import msgspec
 from msgspec import Struct
 
-from fllm.interfaces import Backend, RequestRecord
+from fllm.interfaces import Backend, Collector, RequestRecord
 from fllm.requests.chat import ChatRequest
 from fllm.requests.completions import CompletionRequest
+from fllm.server_description import ServerDescription
 from fllm.values import ModelCard, PoolingInput, PoolingOutput
 
 if TYPE_CHECKING:  # importing these takes a fifth of the time of `furiosa-llm --help`
@@ -53,6 +54,13 @@ STREAMS_BODY: Mapping[str, Any] = {"streams_body": True}
 
 The body takes no part in the memory for bodies, and is not in the log of payloads. The handler must limit its
 size, and needs ``request_max_body_size=None``.
+"""
+PUBLIC: Mapping[str, Any] = {"public": True}
+"""The ``opt`` of a route handler that needs no key."""
+ADMIN_TOO: Mapping[str, Any] = {"admin_too": True}
+"""The ``opt`` of a route handler for which a key of ``--admin-key`` is valid as well as an API key.
+
+`Client.sees_all` says whether the request sent one.
 """
 ANY_CONTENT_TYPE: Mapping[str, Any] = {"any_content_type": True}
 """The ``opt`` of a route handler whose body is JSON whatever ``Content-Type`` says, or if there is none.
@@ -227,6 +235,8 @@ class Client(Struct, frozen=True):
     """By which limits and fairness hold."""
     owner: str
     """Who owns what the request stores; the same after a restart. Empty if the server has no keys."""
+    sees_all: bool = False
+    """Whether it may see requests of others: it has an admin key (`ADMIN_TOO`), or the server has no keys."""
 
 
 @runtime_checkable
@@ -403,5 +413,9 @@ class RoutesContext(Struct, frozen=True, kw_only=True):
     """Returns the private directory for what the server stores, or ``None`` if it has none."""
     lifespan: Callable[[Callable[[], AbstractAsyncContextManager[None]]], None] = lambda _: None
     """Takes what opens resources: a context manager from the start of the server until it has stopped."""
+    collect: Callable[[Collector], None] = lambda _: None
+    """Takes a collector that observes the requests of this server, as one of the hook `fllm_collectors`."""
+    describe: Callable[[], ServerDescription] = ServerDescription
+    """Returns a description of the server. Before it has started, models may be missing."""
     options: Any = None
     """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""

@@ -6,9 +6,9 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
 from fllm.errors import BackendUnavailable
+from fllm.serving import PUBLIC
 from fllm_api.app_state import ServerState
 from fllm_api.lifecycle.drain import SHUTTING_DOWN
-from fllm_api.middleware.authentication import PUBLIC
 from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
 from fllm_api.middleware.request_tracking import NOT_TRACKED
 from fllm_api.model_registry import ModelRegistry

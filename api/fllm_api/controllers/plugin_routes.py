@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from litestar import Litestar, Router
 from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import replace
 
 from fllm.errors import PluginError
-from fllm.plugins.loader import Plugins
-from fllm.serving import RoutesContext, RunningServer
+from fllm.interfaces import Collector
+from fllm.plugins.loader import PluginReport, Plugins
+from fllm.serving import RoutesContext
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.errors import ErrorResponse
 
@@ -25,11 +26,12 @@ Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 def with_plugin_routes(
     plugins: Plugins,
     build: Callable[[Sequence[Any], Sequence[Lifespan]], Litestar],
-    server: RunningServer,
-    data_dir: Callable[[], Path | None],
+    context: RoutesContext,
+    add_collector: Callable[[Collector, PluginReport], None],
 ) -> Litestar:
     """Return the application with the routes of every plugin that Litestar accepts; leave out the others.
 
+    ``context`` is what all plugins receive; ``add_collector`` takes the collectors of accepted ones.
     Litestar reports an invalid route only when it builds an application, so this builds one per plugin.
     Raise `ConfigError` if a plugin can't work as its options demand.
     """
@@ -39,7 +41,9 @@ def with_plugin_routes(
     lifespans: list[Lifespan] = []
     added: list[Lifespan] = []
     """Of the plugin whose routes are checked."""
-    context = RoutesContext(server=server, data_dir=data_dir, lifespan=added.append)
+    collectors: list[Collector] = []
+    """Those of the same plugin."""
+    context = replace(context, lifespan=added.append, collect=collectors.append)
 
     def check(routes: Iterable[Any]) -> list[Any]:
         handlers = list(routes)
@@ -51,12 +55,15 @@ def with_plugin_routes(
         build([*mounted, *handlers], ())
         return handlers
 
-    def keep_lifespans(is_accepted: bool) -> None:
+    def keep(report: PluginReport, is_accepted: bool) -> None:
         if is_accepted:
             lifespans.extend(added)
+            for collector in collectors:
+                add_collector(collector, report)
         added.clear()
+        collectors.clear()
 
-    for handlers in plugins.routes(check, context, keep_lifespans):
+    for handlers in plugins.routes(check, context, keep):
         mounted += handlers
     return build(mounted, lifespans) if mounted or lifespans else app
 

@@ -11,8 +11,6 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from fllm_api.api_keys import ApiKeys
 from fllm_api.request_context import context_of
 
-PUBLIC = {"public": True}
-"""The ``opt`` of a handler that needs no key."""
 ADMIN = {"admin": True}
 """The ``opt`` of a handler that needs a key of the administrator."""
 
@@ -20,7 +18,8 @@ ADMIN = {"admin": True}
 class AuthenticationMiddleware(ASGIMiddleware):
     """Rejects requests without a valid key if the server has keys; names the client of the others.
 
-    The keys of the admin routes are valid for no other route, and no other key is valid for them.
+    The keys of the admin routes are valid for no other route except those that are `ADMIN_TOO`, and no other
+    key is valid for them.
     """
 
     def __init__(self, keys: ApiKeys, admin_keys: ApiKeys | None = None) -> None:
@@ -36,7 +35,13 @@ class AuthenticationMiddleware(ASGIMiddleware):
         elif opt.get("admin"):
             context.client, context.owner = _authenticate(scope, self._admin_keys or ApiKeys(), "admin key")
         elif self._keys.required and not opt.get("public"):
-            context.client, context.owner = _authenticate(scope, self._keys, "API key")
+            admin = _find(scope, self._admin_keys) if self._admin_keys and opt.get("admin_too") else None
+            context.sees_all = admin is not None
+            context.client, context.owner = admin or _authenticate(scope, self._keys, "API key")
+        else:
+            context.sees_all = not self._keys.required
+        if (tracker := getattr(context, "tracker", None)) is not None:
+            tracker.client = context.client
         await next_app(scope, receive, send)
 
 
@@ -45,14 +50,20 @@ def _authenticate(scope: Scope, keys: ApiKeys, kind: str) -> tuple[str, str]:
 
     Raise `NotAuthorizedException` (401).
     """
-    for key in _sent_keys(scope):
-        if (client := keys.client(key)) is not None:
-            return client, keys.owner(key)
+    if (found := _find(scope, keys)) is not None:
+        return found
     raise NotAuthorizedException(
         f"a valid {kind} is needed: Authorization: Bearer <key>, or x-api-key: <key>",
         headers={"WWW-Authenticate": "Bearer"},
         extra={"code": "invalid_api_key"},
     )
+
+
+def _find(scope: Scope, keys: ApiKeys) -> tuple[str, str] | None:
+    for key in _sent_keys(scope):
+        if (client := keys.client(key)) is not None:
+            return client, keys.owner(key)
+    return None
 
 
 def _sent_keys(scope: Scope) -> Iterator[bytes]:

@@ -42,6 +42,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         except Exception as error:  # Litestar's exception handler, which sends the response, runs after this
             context.status, body = classify_error(error)
             context.error = context.error or body.message
+            context.error_code = context.error_code or body.code
             raise
         except BaseException:
             context.error = context.error or "the request was cancelled"
@@ -61,6 +62,7 @@ def _report_end(context: RequestContext, collectors: Sequence[Collector]) -> Non
     tracker = context.tracker
     tracker.status = context.status
     tracker.client = context.client
+    tracker.error_code = context.error_code
     tracker.finish(context.error)
     for collector in collectors:
         collector.on_http_request_end(tracker)

@@ -278,4 +278,4 @@ def _tokenize(request: ChatRequest, state: AppState, images: PreparedImages | No
 def request_client(request: ApiRequest) -> Client:
     """Return who sends a request (the dependency ``client``)."""
     context = context_of(request.scope)
-    return Client(context.client, context.owner)
+    return Client(context.client, context.owner, context.sees_all)

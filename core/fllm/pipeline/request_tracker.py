@@ -55,6 +55,7 @@ class RequestTracker:
         self.adapter = ""
         self.replicas: tuple[str, ...] = ()
         self.error: str | None = None
+        self.error_code: str | None = None
         self._collectors = collectors
         self._clock = clock
         self._last_step: dict[int, float] = {}

@@ -16,6 +16,7 @@ import pluggy
 
 from fllm.interfaces import Collector, MetricsContext, TemplateContext
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
+from fllm.server_description import PagePanel
 from fllm.values import ChatTemplates
 
 if TYPE_CHECKING:
@@ -72,3 +73,8 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:  # type: ig
 @hookspec
 def fllm_routes(context: RoutesContext) -> Iterable[Any]:  # type: ignore[empty-body]
     """Yield Litestar route handlers to mount. All are called, while the application is built."""
+
+
+@hookspec
+def fllm_page_panels() -> Iterable[PagePanel]:  # type: ignore[empty-body]
+    """Yield panels of the page at `/`. All are called, while the application is built."""

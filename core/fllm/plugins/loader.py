@@ -50,9 +50,11 @@ from fllm.plugins.validation import (
     check_collectors,
     check_entries,
     check_hooks,
+    check_panels,
     check_templates,
     check_version,
 )
+from fllm.server_description import PagePanel
 from fllm.structured_output.interfaces import GrammarCompiler, GrammarContext, GrammarFactory
 from fllm.values import ChatTemplates
 
@@ -165,6 +167,13 @@ class Plugins:
             self._owners |= {id(collector): report for collector in collectors}
         return found
 
+    def page_panels(self) -> list[PagePanel]:
+        """Return the panels of all plugins. A plugin with an invalid one, or with a name taken, has none."""
+        found: dict[str, PagePanel] = {}
+        for _, panels in self._call_each("fllm_page_panels", partial(check_panels, taken=found)):
+            found.update({panel.name: panel for panel in panels})
+        return [*found.values()]
+
     def owner_of(self, collector: Collector) -> PluginReport | None:
         """Return the report of the plugin that a collector came from."""
         return self._owners.get(id(collector))
@@ -173,11 +182,12 @@ class Plugins:
         self,
         check: Callable[[Iterable[Any]], list[Any]],
         context: RoutesContext | None = None,
-        on_result: Callable[[bool], None] = lambda _: None,
+        on_result: Callable[[PluginReport, bool], None] = lambda *_: None,
     ) -> Iterator[list[Any]]:
         """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises.
 
-        ``on_result`` receives whether it was accepted. A `ConfigError` of a hook propagates.
+        ``on_result`` receives the report of each, and whether it was accepted. A `ConfigError` of a hook
+        propagates.
         """
         if context is None:
             from fllm.serving import RoutesContext
@@ -322,19 +332,19 @@ class Plugins:
         check: Callable[[Any], T],
         *,
         passing: tuple[type[Exception], ...] = (),
-        context: Struct,
-        on_result: Callable[[bool], None] = lambda _: None,
+        context: Struct | None = None,
+        on_result: Callable[[PluginReport, bool], None] = lambda *_: None,
     ) -> Iterator[tuple[str, T]]:
         """Yield each plugin's name and checked result. A plugin that raises is logged and skipped."""
         for call in self._calls(hook):
-            _, options = self._registered[call.plugin_name]
-            own = {"context": replace(context, options=options.value)}
+            report, options = self._registered[call.plugin_name]
+            own = {} if context is None else {"context": replace(context, options=options.value)}
             checked, is_accepted = None, False
             with contained(partial(self._hook_failed, hook, call.plugin_name), passing=passing):
                 result = call.function(*(own[name] for name in call.argnames))
                 checked = None if result is None else check(result)
                 is_accepted = True
-            on_result(is_accepted)
+            on_result(report, is_accepted)
             if checked is not None:
                 yield call.plugin_name, checked
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from inspect import isroutine
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -25,6 +26,7 @@ from fllm.plugins import hooks
 from fllm.plugins.options import options_of
 from fllm.plugins.parser_detection import AUTO, NO_PARSER, ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, ReportError
+from fllm.server_description import PagePanel
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
 
@@ -35,6 +37,7 @@ ENTRIES: Mapping[str, type[Entry]] = {"fllm_backends": BackendEntry, "fllm_place
 """Types of entries that a hook may yield; of other named hooks: `Entry`."""
 
 NAME = re.compile(r"[\w.-]+")
+PANEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TARGET = re.compile(r"[\w.-]+:[\w.]+")
 
 
@@ -102,6 +105,26 @@ def check_collectors(collectors: Iterable[object]) -> list[Collector]:
         if not isinstance(collector, Collector):
             raise TypeError(f"{type(collector).__name__} is not a subclass of fllm.Collector")
         found.append(collector)
+    return found
+
+
+def check_panels(panels: Iterable[object], taken: Container[str] = ()) -> list[PagePanel]:
+    """Return the panels. Raise `TypeError` or `ValueError` for one that the page can't show."""
+    found: list[PagePanel] = []
+    names: set[str] = set()
+    for panel in panels:
+        if not isinstance(panel, PagePanel):
+            raise TypeError(f"{panel!r} is not a fllm.PagePanel")
+        if not _matches(PANEL_NAME, panel.name):
+            raise ValueError(f"the name {panel.name!r} of a panel must match {PANEL_NAME.pattern}")
+        if panel.name in names or panel.name in taken:
+            raise ValueError(f"there is a panel {panel.name!r} already")
+        if not isinstance(panel.title, str) or not panel.title.strip():
+            raise ValueError(f"the panel {panel.name!r} needs a title")
+        if not isinstance(panel.script, str | Path) or not panel.read().strip():
+            raise ValueError(f"the panel {panel.name!r} needs a script: its text, or a Path")
+        names.add(panel.name)
+        found.append(panel)
     return found
 
 

@@ -32,3 +32,4 @@ class RecordedRequest:
     replicas: tuple[str, ...] = ()
     finish_reasons: tuple[str, ...] = ("stop",)
     error: str | None = None
+    error_code: str | None = None

@@ -6,10 +6,17 @@ from typing import Any
 
 from litestar import HttpMethod, MediaType, Request, Response, route
 
+from fllm import PUBLIC
 from fllm_page.document import document
 
 
-@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], media_type=MediaType.HTML, include_in_schema=False)
+@route(
+    "/",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    media_type=MediaType.HTML,
+    opt=PUBLIC,
+    include_in_schema=False,
+)
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the page, compressed where the client can read that."""
     found = document()

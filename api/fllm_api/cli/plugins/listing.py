@@ -6,41 +6,23 @@ from collections.abc import Iterator
 
 import msgspec
 import rich_click as click
-from msgspec import Struct
 
+from fllm.plugins.listing import Listing, list_plugins
 from fllm.plugins.loader import PluginReport, Plugins
-from fllm.plugins.registry import conflict_message
 
 SLOW_LOAD_SECONDS = 0.1
 """Load time in seconds above which a plugin is reported as slow, because it imports too much."""
-UNNAMED_HOOKS = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
+UNNAMED_HOOKS = ("fllm_chat_template", "fllm_collectors", "fllm_page_panels", "fllm_routes")
 """Hooks whose results are not known before the server starts."""
-
-
-class Listing(Struct, frozen=True):
-    """The report that ``--json`` prints."""
-
-    plugins: list[PluginReport]
-    conflicts: list[str]
-    unmatched: list[str]
-    unmatched_allowed: list[str]
 
 
 def print_plugins(plugins: Plugins, *, as_json: bool) -> None:
     """Print the plugins as a table or as JSON."""
-    conflicts = list(conflict_messages(plugins))
-    listing = Listing(plugins.reports, conflicts, plugins.unmatched, plugins.unmatched_allowed)
+    listing = list_plugins(plugins)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))
     else:
         _print(listing)
-
-
-def conflict_messages(plugins: Plugins) -> Iterator[str]:
-    """Yield a message for each name that several plugins register."""
-    for registry in plugins.registries():
-        for name, registrations in registry.conflicts():
-            yield conflict_message(registry.kind, name, registrations)
 
 
 def _print(listing: Listing) -> None:
