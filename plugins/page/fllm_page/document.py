@@ -21,9 +21,7 @@ LIBRARIES = (
     "signals/signals.min.js",
     "htm/htm.umd.js",
     "marked/marked.umd.js",
-    "uplot/uPlot.iife.min.js",
 )
-LIBRARY_STYLES = ("uplot/uPlot.min.css",)
 # In this order. A script uses what earlier ones put into the namespace `fllm`; `main.js` shows the page.
 SCRIPTS = (
     "base.js",
@@ -84,7 +82,7 @@ class Document(msgspec.Struct, frozen=True):
 def document() -> Document:
     """Return the page, made from the files at first use."""
     script = _joined("scripts", SCRIPTS, libraries=LIBRARIES)
-    style = _joined("styles", STYLES, libraries=LIBRARY_STYLES)
+    style = _joined("styles", STYLES)
     if _ENDS_SCRIPT.search(script) or _ENDS_STYLE.search(style):
         raise ValueError("A script or style of the page has a tag in it that would end it early.")
     frame = (STATIC / "index.html").read_text(encoding="utf-8")
@@ -103,7 +101,7 @@ def document() -> Document:
     return Document(html, gzip.compress(html, 9, mtime=0), headers)
 
 
-def _joined(folder: str, names: Iterable[str], *, libraries: Iterable[str]) -> str:
+def _joined(folder: str, names: Iterable[str], *, libraries: Iterable[str] = ()) -> str:
     """Return the text of these libraries, without source maps, then of these files of a folder."""
     texts = [_SOURCE_MAP.sub("", _text("vendor", name)) for name in libraries]
     texts += [_INDENT.sub("", _COMMENT.sub("", _text(folder, name))) for name in names]

@@ -38,12 +38,12 @@
   /** Send the request of a message again, and look inside its new answer. */
   function askAgain(id) {
     const conversation = fllm.runs.current.value;
-    fllm.view("inside");
     ask(fllm.request.whole(conversation, conversation.nodes[id]));
   }
 
   /** Send a request and show its answer while it is generated. Return the trace. */
   async function ask(body) {
+    if (tabs.current.value !== "inside") fllm.view("inside");
     missing.value = "";
     running.value?.abort();
     const trace = createTrace(body);

@@ -1,80 +1,61 @@
 /** Small live charts: one number of the server now, and its last minutes. */
 (() => {
   "use strict";
-  const { html, settings, useEffect, useRef, useState } = fllm;
-  const HEIGHT = 96;
-  const COLORS = ["--series-1", "--series-2"];
+  const { html, useState } = fllm;
+  const [WIDTH, HEIGHT] = [300, 80]; // of the drawing, which is stretched to the chart's width
+  const MIN_SECONDS = 60;
 
-  /** Return the options of uPlot for series with these names; colours come from the styles. */
-  function optionsOf(element, names, format, onCursor) {
-    const style = getComputedStyle(element);
-    const color = (name) => style.getPropertyValue(name).trim();
-    const line = { stroke: color("--line"), width: 1 };
-    const axis = { stroke: color("--soft"), grid: line, ticks: { show: false }, font: `11px ${style.fontFamily}` };
-    return {
-      width: element.clientWidth || 300,
-      height: HEIGHT,
-      padding: [6, 2, 8, 0],
-      legend: { show: false },
-      cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-      scales: { x: { time: false }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      axes: [
-        { ...axis, show: false },
-        { ...axis, size: 44, space: 30, values: (_, ticks) => ticks.map((tick) => format(tick)) },
-      ],
-      series: [
-        {},
-        ...names.map((name, at) => ({
-          label: name,
-          stroke: color(COLORS[at]),
-          width: 2,
-          dash: at ? [4, 3] : undefined,
-          fill: at ? undefined : color("--series-fill"),
-          points: { show: false },
-          spanGaps: false,
-        })),
-      ],
-      hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx ?? null)] },
-    };
+  /** Return the end of an axis: a round number that is at least `high`, and whose half is round too. */
+  function endOf(high) {
+    if (!(high > 0)) return 1;
+    const power = 10 ** Math.floor(Math.log10(high));
+    return power * [1, 2, 4, 6, 10].find((each) => each * power >= high * 0.999);
+  }
+
+  /** Return the path of a line; it has a gap where a value is missing. */
+  function lineOf(values, x, y) {
+    let isOpen = false;
+    const steps = values.map((value, at) => {
+      if (value === null || value === undefined) return (isOpen = false), "";
+      const step = `${isOpen ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+      isOpen = true;
+      return step;
+    });
+    return steps.join("");
   }
 
   /**
    * A chart. `times` are seconds, `series` is `[{name, values}]` with null for no value, `format` makes text of
    * a value. The text above the chart, and its label, say the values now or under the pointer.
    */
-  function Chart({ title, times, series, format }) {
-    const ref = useRef(null);
-    const plot = useRef(null);
+  function Chart({ title, times, series, format, least = 0 }) {
     const [cursor, setCursor] = useState(null);
-    const names = series.map((each) => each.name).join();
-    const theme = settings.theme.value;
-    useEffect(() => {
-      const make = () => {
-        plot.current?.destroy();
-        plot.current = new uPlot(optionsOf(ref.current, series.map((each) => each.name), format, setCursor), [[], ...series.map(() => [])], ref.current);
-        plot.current.setData([times, ...series.map((each) => each.values)]);
-      };
-      make();
-      const resize = new ResizeObserver(() => ref.current.clientWidth && plot.current.setSize({ width: ref.current.clientWidth, height: HEIGHT }));
-      resize.observe(ref.current);
-      const scheme = matchMedia("(prefers-color-scheme: dark)");
-      scheme.addEventListener("change", make);
-      return () => {
-        resize.disconnect();
-        scheme.removeEventListener("change", make);
-        plot.current.destroy();
-        plot.current = null;
-      };
-    }, [names, theme]);
-    useEffect(() => plot.current?.setData([times, ...series.map((each) => each.values)]), [times]);
-    const at = cursor !== null && cursor < times.length ? cursor : times.length - 1;
-    const ago = times.length ? Math.round(times.at(-1) - times[at]) : 0;
+    const last = times.length - 1;
+    const span = last >= 0 ? Math.max(times[last] - times[0], MIN_SECONDS) : MIN_SECONDS;
+    const end = endOf(Math.max(least, ...series.flatMap(({ values }) => values.map((value) => value ?? 0))));
+    const x = (at) => WIDTH * (1 - (times[last] - times[at]) / span);
+    const y = (value) => HEIGHT * (1 - value / end);
+    const at = cursor !== null ? Math.min(cursor, last) : last;
+    const ago = last >= 0 ? Math.round(times[last] - times[at]) : 0;
     const show = (value) => (value === null || value === undefined ? "–" : format(value));
-    const label = series.map(({ name, values }) => `${name} ${show(values.at(-1))}`).join(", ");
+    const label = series.map(({ name, values }) => `${name} ${show(values[last])}`).join(", ");
+    const first = lineOf(series[0].values, x, y);
+    const point = (event) => {
+      const box = event.currentTarget.getBoundingClientRect();
+      const time = times[last] - span * (1 - (event.clientX - box.left) / box.width);
+      const found = times.findIndex((each) => each >= time);
+      setCursor(found < 0 ? last : found);
+    };
     return html`<figure class="chart"><figcaption><span>${title}</span> <span class="note">${ago ? `${ago} s ago` : ""}</span></figcaption>
       <p class="chart-values">${series.map(({ name, values }, index) => html`<span><strong>${show(values[at])}</strong>
         ${series.length > 1 && html`<span class="note"><i class=${`line-key series-${index + 1}`}></i>${name}</span>`}</span>`)}</p>
-      <div ref=${ref} role="img" aria-label=${`${title}: ${label}`}></div></figure>`;
+      <div class="plot"><div class="ticks" aria-hidden="true"><span>${format(end)}</span><span>${format(end / 2)}</span><span>${format(0)}</span></div>
+        <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${title}: ${label}`}
+          onPointerMove=${point} onPointerLeave=${() => setCursor(null)}>
+          ${[0, 0.5, 1].map((part) => html`<path class="grid" d=${`M0 ${HEIGHT * part}H${WIDTH}`} />`)}
+          ${!first.slice(1).includes("M") && first && html`<path class="area" d=${`${first}V${HEIGHT}H${x(series[0].values.findIndex((value) => value !== null)).toFixed(1)}Z`} />`}
+          ${series.map(({ values }, index) => html`<path class=${`line series-${index + 1}`} d=${lineOf(values, x, y)} />`)}
+          ${cursor !== null && html`<path class="cursor" d=${`M${x(at).toFixed(1)} 0V${HEIGHT}`} />`}</svg></div></figure>`;
   }
 
   fllm.Chart = Chart;

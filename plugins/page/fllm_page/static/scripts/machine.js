@@ -96,10 +96,10 @@
     const rate = (each, at) => (at ? each.tokens / Math.max(each.time - samples[at - 1].time, 0.1) : null);
     const hits = cache.prefix_queries ? `, ${Math.round((100 * cache.prefix_hits) / cache.prefix_queries)} % of prompts from the prefix cache` : "";
     return html`<div class="charts">
-        <${fllm.Chart} title="Requests" times=${times} format=${count} series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
+        <${fllm.Chart} title="Requests" least=${2} times=${times} format=${count} series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
         <${fllm.Chart} title="Tokens per second" times=${times} format=${round} series=${[series("tokens/s", rate)]} />
         <${fllm.Chart} title="Time to first token" times=${first.map((each) => each.time)} format=${seconds} series=${[series("median", (each) => each.p50, first), series("99 %", (each) => each.p99, first)]} />
-        <${fllm.Chart} title="KV cache in use" times=${times} format=${percent} series=${[series("in use", (each) => (cache.blocks ? each.used_blocks / cache.blocks : 0))]} />
+        <${fllm.Chart} title="KV cache in use" least=${0.1} times=${times} format=${percent} series=${[series("in use", (each) => (cache.blocks ? each.used_blocks / cache.blocks : 0))]} />
       </div>
       <p class="note">${answer.memory ? `The engine has ${bytes(answer.memory)} of memory` : "Memory of the engine is not known"}${hits}${answer.preemptions ? `, ${answer.preemptions} preemptions` : ""}.</p>`;
   }
