@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import fllm_page.plugin
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, sync_playwright
 
+import fllm_page.plugin
 from fllm.testing import ScriptedServer
 
 TIMEOUT = 20_000.0
@@ -60,7 +60,8 @@ class PageServer(ScriptedServer):
         thread.start()
         deadline = time.monotonic() + 20
         while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+            assert thread.is_alive(), "the server ended"
+            assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.01)
         try:
             yield self
@@ -76,7 +77,7 @@ class PageServer(ScriptedServer):
 
     def last_prompt(self) -> str:
         """Return the prompt of the last request."""
-        return self.decode(self.engine.requests[-1].prompt_token_ids)
+        return self.decode(self.engine.requests[-1].token_ids)
 
 
 @contextmanager
@@ -91,7 +92,7 @@ class Watch:
 
     def __init__(self, page: Page, url: str) -> None:
         self.problems: list[str] = []
-        self.expected: list[str] = ["status of 404"]
+        self.expected: list[str] = []
         """Parts of messages that a test expects, such as "status of 401"."""
         self._origin = urlsplit(url).netloc
         page.on("console", self._on_console)

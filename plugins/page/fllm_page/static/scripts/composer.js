@@ -95,9 +95,9 @@
       ${problem.value && html`<p class="error" role="alert">${problem.value}</p>`}
       <div class="box">
         ${images.length > 0 && html`<ul class="thumbs">${images.map(
-          (url, at) => html`<li key=${url}><img src=${url} alt=${`Image ${at + 1}`} />
+          (url, at) => html`<li key=${at}><img src=${url} alt=${`Image ${at + 1}`} />
             <button type="button" class="icon" aria-label=${`Remove image ${at + 1}`}
-              onClick=${() => setDraft({ images: images.filter((each) => each !== url) })}>${icon("close")}</button></li>`,
+              onClick=${() => setDraft({ images: images.filter((_, other) => other !== at) })}>${icon("close")}</button></li>`,
         )}</ul>`}
         <textarea ref=${area} id="composer" rows="1" aria-label="Message" placeholder="Write a message" value=${text}
           onInput=${(event) => setDraft({ text: event.target.value })} onKeyDown=${onKey} onPaste=${onPaste}></textarea>
