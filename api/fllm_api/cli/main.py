@@ -21,6 +21,8 @@ def main() -> NoReturn:
 
     An error is one line on stderr.
     """
+    if sys.platform == "win32":
+        _fail("Windows is not supported: use WSL 2 or a container (docs/install.md)", status=2)
     open_standard_streams()
     try:
         status = root_command().main(prog_name=PROGRAM, standalone_mode=False)

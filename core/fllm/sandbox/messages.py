@@ -10,6 +10,9 @@ from msgspec import Struct
 class Ready(Struct, frozen=True, tag=True):
     """The child is ready for tasks."""
 
+    unlimited: tuple[str, ...] = ()
+    """What the system does not let it limit, such as ``memory``."""
+
 
 class Done(Struct, frozen=True, tag=True):
     """The task succeeded."""

@@ -6,6 +6,7 @@ cannot be stopped.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Generic, TypeVar
 
 import msgspec
@@ -23,6 +25,8 @@ from fllm.errors import BackendError, RequestError
 from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.message_socket import MessageSocket
 from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
+
+log = logging.getLogger("fllm.sandbox")
 
 ArgumentT = TypeVar("ArgumentT")
 TaskT = TypeVar("TaskT")
@@ -152,11 +156,19 @@ class Worker(Generic[ArgumentT, TaskT]):
         try:
             setup = (self._factory, self._argument(), self._limits)
             self._socket.send(pickle.dumps(setup), deadline)
-            ready = isinstance(self._receive(deadline), Ready)
+            ready = self._receive(deadline)
         except (EOFError, OSError, msgspec.DecodeError):
-            ready = False
-        if not ready:
+            ready = None
+        if not isinstance(ready, Ready):
             self.stop()
             raise BackendError(
                 f"the process for {self._limits.activity} {self._limits.subject} does not start"
             )
+        if ready.unlimited:
+            _warn(", ".join(ready.unlimited))
+
+
+@cache
+def _warn(unlimited: str) -> None:
+    """Log once per process what child processes are not limited in."""
+    log.warning("this system does not limit the processes for grammars, templates and images: %s", unlimited)

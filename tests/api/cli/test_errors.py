@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -209,3 +210,23 @@ def test_a_busy_port_is_refused_before_the_model_loads(
         port = taken.getsockname()[1]
         line = failure("serve", "--port", str(port), monkeypatch=monkeypatch, capsys=capsys)
     assert line == f"--port {port} on localhost is in use; choose another, or 0 for a free one"
+
+
+POSIX_ONLY = ("fcntl", "resource", "termios", "pwd", "grp", "uvloop")
+ON_WINDOWS = f"""
+import subprocess
+import sys
+for module in {POSIX_ONLY}:
+    sys.modules[module] = None
+from fllm_api.cli import main
+sys.platform = "win32"
+main()
+"""
+
+
+def test_windows_is_refused_in_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", ON_WINDOWS], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "furiosa-llm: error: Windows is not supported: use WSL 2 or a container (docs/install.md)\n",
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -159,3 +161,33 @@ def test_a_child_that_dies_is_replaced(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="memory"):
         child.run("__import__('os').abort()")
     assert child.run("b'next'") == b"next"
+
+
+WITHOUT_PROC = """
+import logging, sys
+from fllm.errors import RequestError
+from fllm.sandbox import ResourceLimits, Worker
+
+logging.basicConfig(format="%(message)s")
+limits = ResourceLimits(
+    subject="it", activity="reading", cpu_seconds=5.0, wall_seconds=60.0, memory=64 << 20, output=99
+)
+worker = Worker(eval, lambda: "eval", limits)
+print(worker.run("open('/proc/self/statm') if __import__('os').path.exists('/proc/self') else b'no proc'").decode())
+try:
+    worker.run("b'x' * (1 << 30)")
+except RequestError as error:
+    print(error)
+worker.stop()
+"""
+
+
+def test_tasks_run_within_limits_where_proc_is_not_mounted() -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "-"]
+    if subprocess.run([*hidden, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    done = subprocess.run(
+        [*hidden, sys.executable, "-c", WITHOUT_PROC], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["no proc", "it is too complex: reading it takes too much memory"]
