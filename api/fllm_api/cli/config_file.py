@@ -12,6 +12,10 @@ import rich_click as click
 from fllm_api.cli.loaded_plugins import OPTION_TABLES
 from fllm_api.cli.param_types import Json, LoraModules
 
+CONFIG_FILE = "fllm.config_file"
+"""Key of ``click.Context.meta``: the file, of a command that serves nothing."""
+OF_PLUGIN_COMMANDS = frozenset(("index", "pip_args"))
+"""Keys that only commands of ``furiosa-llm plugins`` read; one file is for all commands."""
 PLUGINS = "plugins"
 """Key of the tables with the options of plugins, ``[plugins.NAME]``."""
 
@@ -22,18 +26,19 @@ def read_config(ctx: click.Context, param: click.Parameter, file: Path | None) -
         return None
     known = _known(ctx, param)
     values = _values(file, param, ctx)
-    for key in values.keys() - known.keys():
+    for key in values.keys() - known.keys() - OF_PLUGIN_COMMANDS:
         names = [*known, PLUGINS]
         matches = difflib.get_close_matches(key, names, n=1)
         hint = f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(sorted(names))}"
         raise click.BadParameter(f"{str(file)!r} has the unknown key {key!r}; {hint}", ctx, param)
-    ctx.default_map = {key: option_value(value, known[key]) for key, value in values.items()}
+    ctx.default_map = {key: option_value(value, known[key]) for key, value in values.items() if key in known}
     return file
 
 
 def read_plugins_config(ctx: click.Context, param: click.Parameter, file: Path | None) -> None:
     """Do the same for a command that serves nothing, and ignore options that it does not have."""
     if file is not None:
+        ctx.meta[CONFIG_FILE] = file
         known = _known(ctx, param)
         values = _values(file, param, ctx)
         ctx.default_map = {key: option_value(values[key], known[key]) for key in values.keys() & known.keys()}

@@ -16,7 +16,7 @@ from fllm.model.source import locate
 from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.cli.param_types import KeyValue
-from fllm_api.cli.plugins.group import JSON
+from fllm_api.cli.plugins.json_option import JSON
 from fllm_api.cli.plugins.targets import resolve_targets
 
 if TYPE_CHECKING:

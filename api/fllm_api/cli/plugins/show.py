@@ -13,7 +13,7 @@ from fllm.plugins.plugin_options import NOT_GIVEN, OptionValue
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.cli.plugins.description import Offer, PluginDescription, describe
-from fllm_api.cli.plugins.group import JSON
+from fllm_api.cli.plugins.json_option import JSON
 
 if TYPE_CHECKING:
     from rich.table import Table
