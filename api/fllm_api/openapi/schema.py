@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import OpenAPI, Server
 
 from fllm.requests.chat import ChatRequest
 from fllm.requests.completions import CompletionRequest
 from fllm_api.build_info import build
+from fllm_api.openapi.page import SwaggerPage
 from fllm_api.protocol.chat import ChatCompletion, ChatCompletionChunk
 from fllm_api.protocol.completions import Completion, CompletionChunk
 from fllm_api.protocol.errors import ErrorResponse
@@ -37,6 +39,11 @@ def openapi_config(root_path: str) -> OpenAPIConfig:
         title="furiosa-llm",
         version=build().version,
         path="/schema",
+        render_plugins=[
+            SwaggerPage(root_path),
+            JsonRenderPlugin(),
+            YamlRenderPlugin(path=["/openapi.yaml", "/openapi.yml"]),
+        ],
         servers=[Server(url=root_path or "/")],
     )
 
