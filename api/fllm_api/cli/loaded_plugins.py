@@ -15,6 +15,8 @@ from fllm.plugins.plugin_options import option_tables, option_variables
 OPTION_TABLES = "fllm.plugin_option_tables"
 """Key of ``click.Context.meta``: the tables ``[plugins.NAME]`` of the configuration file."""
 _GIVEN = "fllm.plugin_options"
+PAGE = "furiosa-llm-server:page"
+"""The plugin that ``--no-page`` disables."""
 
 
 def plugins_of(ctx: click.Context) -> Plugins:
@@ -42,7 +44,11 @@ def plugin_config(ctx: click.Context) -> PluginConfig:
             param.handle_parse_result(ctx, {}, [])
     return PluginConfig(
         paths=(*outer.paths, *map(str, ctx.params.get("plugin", ()))),
-        disabled=(*outer.disabled, *ctx.params.get("disable_plugin", ())),
+        disabled=(
+            *outer.disabled,
+            *ctx.params.get("disable_plugin", ()),
+            *((PAGE,) if ctx.params.get("no_page") else ()),
+        ),
         allowed=_allowed(ctx, outer),
         options=(
             *option_tables(ctx.meta.get(OPTION_TABLES, {})),

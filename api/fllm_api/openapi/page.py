@@ -42,7 +42,7 @@ class SwaggerPage(OpenAPIRenderPlugin):
 
     def receive_router(self, router: Router) -> None:
         """Add the files, and the headers of all responses."""
-        router.response_headers = frozenset(HEADERS)
+        router.response_headers = HEADERS
         router.register(swagger_file)
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002

@@ -9,6 +9,8 @@ from litestar import HttpMethod, MediaType, Request, Response, route
 from fllm import PUBLIC
 from fllm_page.document import document
 
+RUNNING = b"furiosa-llm is running\n"
+
 
 @route(
     "/",
@@ -18,7 +20,12 @@ from fllm_page.document import document
     include_in_schema=False,
 )
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return the page, compressed where the client can read that."""
+    """Return the page, compressed where the client can read that.
+
+    A client that reads no HTML gets a line: some, such as those of Ollama, ask whether a server runs.
+    """
+    if not accepts_html(request.headers.get("accept", "")):
+        return Response(RUNNING, media_type=MediaType.TEXT)
     found = document()
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(b"", status_code=304, headers=found.headers)
@@ -27,3 +34,9 @@ async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     if "gzip" in request.headers.get("accept-encoding", ""):
         content, headers["content-encoding"] = found.compressed, "gzip"
     return Response(content, headers=headers)
+
+
+def accepts_html(accept: str) -> bool:
+    """Return whether a client reads HTML, by its header ``Accept``; without one, it reads everything."""
+    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return not kinds.isdisjoint(("", "*/*", "text/*", "text/html"))

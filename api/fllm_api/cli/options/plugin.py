@@ -52,6 +52,12 @@ PLUGIN_OPTIONS = [
     ),
     PLUGIN_OPTION,
 ]
+NO_PAGE = _config(
+    ["--no-page"],
+    is_flag=True,
+    is_eager=True,
+    help="Serve no page at `/`, and none of what it asks the server.",
+)
 LOCKED_PLUGINS = _config(
     ["--locked-plugins"],
     type=FILE,
