@@ -65,7 +65,7 @@
       <form onSubmit=${submit} class="compare-ask"><label class="grow">Prompt <textarea rows="3" value=${prompt.value} onInput=${(event) => (prompt.value = event.target.value)}
           onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event)}></textarea></label>
         <div class="row end"><label class="inline">Seed <input class="short" inputmode="numeric" pattern="-?[0-9]*" value=${seed.value} onInput=${(event) => (seed.value = event.target.value)} /></label>
-          ${running.value ? html`<button type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button class="button primary" disabled=${!prompt.value.trim()}>Compare</button>`}</div></form>
+          ${running.value ? html`<button key="stop" type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button key="ask" class="button primary" disabled=${!prompt.value.trim()}>Compare</button>`}</div></form>
       <p class="verdict" role="status">${both && (difference < 0 ? "Both answers are the same." : `The answers differ from token ${difference + 1} on.`)}</p>
       <div class="sides">${SIDES.map((name, at) => html`<${Side} key=${name} at=${at} name=${name} trace=${traces.value[at]} difference=${difference} version=${version.value} />`)}</div></div>`;
   }

@@ -102,7 +102,7 @@
     return html`<form class="inside-ask row" onSubmit=${submit}>
       <label class="grow"><span class="visually-hidden">Ask something to look inside</span>
         <input placeholder="Ask something to look inside" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
-      ${running.value ? html`<button type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button class="button primary" disabled=${!text.trim()}>Ask</button>`}
+      ${running.value ? html`<button key="stop" type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button key="ask" class="button primary" disabled=${!text.trim()}>Ask</button>`}
     </form>`;
   }
 
