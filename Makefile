@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 
-.PHONY: help serve test check faults map lock audit clean
+.PHONY: help serve test check faults docs map lock audit clean
 
 serve: $(STAMP)  ## Serve the embedded model on http://localhost:8000. ARGS="--port 8080" are options of `serve`.
 	@exec $(VENV)/bin/furiosa-llm serve $(ARGS)
@@ -29,6 +29,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@scripts/install $(VENV) --editable --group dev
 	@touch $@
+
+docs: $(STAMP)  ## Build the documentation as a site, into build/site.
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo "The documentation is in build/site/index.html"
 
 map: $(STAMP)  ## Write the map of docs/architecture.md.
 	@$(VENV)/bin/python scripts/module_map.py
