@@ -1,4 +1,4 @@
-"""What the site of the documentation has beside docs/: hooks of MkDocs.
+"""Add to the site of the documentation what is not in docs/: hooks of MkDocs.
 
 - Pages of other folders: CONTRIBUTING.md, SECURITY.md, CHANGELOG.md and the list of the examples.
 - The reference of the API: one section for each name that docs/compatibility.md promises, from its docstrings.
@@ -22,7 +22,12 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "examples/README.md": "examples.md",
 }
-REFERENCE = {"fllm": "fllm", "fllm.parsing": "parsing", "fllm.batching": "batching", "fllm.testing": "testing"}
+REFERENCE = {
+    "fllm": "fllm",
+    "fllm.parsing": "parsing",
+    "fllm.batching": "batching",
+    "fllm.testing": "testing",
+}
 LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 NAME = re.compile(r"`([A-Za-z_]+)`")
 

@@ -38,7 +38,9 @@ def test_the_reference_has_every_name_with_its_fields(site: Path) -> None:
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     pages = [*site.rglob("*.html")]
     assert len(pages) > 30
-    loaded = re.compile(r'<(?:script|img|iframe)[^>]* src="(https?:)?//|<link[^>]* rel="stylesheet"[^>]* href="https?:')
+    loaded = re.compile(
+        r'<(?:script|img|iframe)[^>]* src="(https?:)?//|<link[^>]* rel="stylesheet"[^>]* href="https?:'
+    )
     assert [page for page in pages if loaded.search(page.read_text())] == []
 
 
