@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.config import LoraAdapter
@@ -17,7 +18,7 @@ from fllm.errors import ModelError
 from fllm.interfaces import Backend, BackendContext, check_adapters
 from fllm.model_check import ModelCheck
 from fllm.plugins.loader import Plugins
-from fllm.values import ModelCard, Progress
+from fllm.values import ModelCard, Progress, SamplingDefaults
 from fllm_api.adapters import AdapterRegistry
 from fllm_api.cli.model_files import StartedModel, load_model_files
 from fllm_api.cli.settings import Settings
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fllm_api.app_state import AppState, ParserChoice, ServerState
 
 T = TypeVar("T")
+
+log = logging.getLogger("fllm.server")
 
 LOAD_TIMEOUT = 300.0
 """Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
@@ -95,6 +98,7 @@ class SettingsLoader:
         check = ModelCheck()
         try:
             card, _ = await asyncio.gather(backend.start(), asyncio.to_thread(check.start))
+            card = replace(card, defaults=choose_defaults(self.settings.server, card.defaults))
             load = partial(load_model_files, self.settings.server, self._plugins, card, check)
             files = await self._run_in_thread(load)
         finally:
@@ -147,6 +151,16 @@ class SettingsLoader:
             return await self._threads.run(work, time_limit=LOAD_TIMEOUT)
         except TaskTimeout:
             raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
+
+
+def choose_defaults(config: ServerConfig, of_model: SamplingDefaults) -> SamplingDefaults:
+    """Return the sampling defaults of requests, and log them: the options precede the model's own."""
+    chosen = of_model if config.generation_config is None else config.generation_config
+    overrides = asdict(config.override_generation_config).items()
+    chosen = replace(chosen, **{name: value for name, value in overrides if value is not None})
+    if named := [f"{name} {value}" for name, value in asdict(chosen).items() if value is not None]:
+        log.info("sampling defaults of requests: %s (--generation-config)", ", ".join(named))
+    return chosen
 
 
 async def stop_backend(backend: Backend) -> None:

