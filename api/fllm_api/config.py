@@ -10,7 +10,6 @@ from msgspec import Struct, field
 
 from fllm.config import Positive
 from fllm.plugins.parser_detection import AUTO
-from fllm.values import SamplingDefaults
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cors import LOCAL_PAGES
 from fllm_api.record_config import RecordConfig
@@ -42,10 +41,6 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """The model's name in responses and in `/v1/models`."""
     served_model_aliases: tuple[str, ...] = ()
     """Other names of the model in `/v1/models`."""
-    generation_config: SamplingDefaults | None = None
-    """Sampling defaults of requests. ``None``: those of the model's ``generation_config.json``."""
-    override_generation_config: SamplingDefaults = SamplingDefaults()
-    """Values that take precedence over those of ``generation_config``."""
     host: str = "localhost"
     port: int = 8000
     """0 selects a free port."""

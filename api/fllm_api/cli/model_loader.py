@@ -98,7 +98,7 @@ class SettingsLoader:
         check = ModelCheck()
         try:
             card, _ = await asyncio.gather(backend.start(), asyncio.to_thread(check.start))
-            card = replace(card, defaults=choose_defaults(self.settings.server, card.defaults))
+            card = replace(card, defaults=choose_defaults(self.settings, card.defaults))
             load = partial(load_model_files, self.settings.server, self._plugins, card, check)
             files = await self._run_in_thread(load)
         finally:
@@ -153,13 +153,13 @@ class SettingsLoader:
             raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
 
 
-def choose_defaults(config: ServerConfig, of_model: SamplingDefaults) -> SamplingDefaults:
+def choose_defaults(settings: Settings, of_model: SamplingDefaults) -> SamplingDefaults:
     """Return the sampling defaults of requests, and log them: the options precede the model's own."""
-    chosen = of_model if config.generation_config is None else config.generation_config
-    overrides = asdict(config.override_generation_config).items()
+    chosen = of_model if settings.sampling is None else settings.sampling
+    overrides = asdict(settings.sampling_overrides).items()
     chosen = replace(chosen, **{name: value for name, value in overrides if value is not None})
     if named := [f"{name} {value}" for name, value in asdict(chosen).items() if value is not None]:
-        log.info("sampling defaults of requests: %s (--generation-config)", ", ".join(named))
+        log.info("sampling defaults of requests: %s", ", ".join(named))
     return chosen
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from contextlib import ExitStack
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from setproctitle import setproctitle
 from fllm.errors import ConfigError
 from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
+from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.bind import bind, bind_unix, bound_address, is_reachable
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.model_list import settings_of_models
 from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
+from fllm_api.cli.options.other_servers import INSTEAD
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.cli.secrets import hide_arguments, hide_variables
 from fllm_api.cli.settings import Settings
@@ -43,12 +46,21 @@ environment over the file."""
 
 
 class ServeCommand(click.RichCommand):
-    """Accepts several values after one ``--served-model-name`` or ``--lora-modules``, as vLLM does."""
+    """Accepts several values after one ``--served-model-name`` or ``--lora-modules``, as vLLM does.
+
+    As in vLLM, ``--max_model_len`` is ``--max-model-len``. An unknown option of another server has a hint.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments with one option for each value."""
-        args[:] = repeat_options(args)  # the same list, which parsing empties: it may hold a key
-        return super().parse_args(ctx, args)
+        args[:] = repeat_options([with_hyphens(arg) for arg in args])  # the same list: it may hold a key
+        names = [arg.partition("=")[0] for arg in args]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if (known := next((name for name in names if name in INSTEAD), None)) is not None:
+                raise click.UsageError(f"No such option '{known}': {INSTEAD[known]}.", ctx) from error
+            raise
 
 
 @click.command(
@@ -59,9 +71,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
     started_at = time.monotonic()
     raise_file_limit()
-    listed = ", ".join(name for name, _ in options["model_sources"]) or options["models"]
-    title = f"furiosa-llm serve {options['model'] or listed or ''}".strip()
-    hide_arguments(title)
+    hide_arguments("furiosa-llm serve")
     plugins = plugins_of(ctx)
     hide_variables(plugins.secret_variables())
     plugins.check_options()
@@ -70,8 +80,12 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     config = models[0].server
     with ExitStack() as stack:
         sockets = bind_sockets(config, stack)
-        setproctitle(f"{title} {bound_address(sockets)}")
+        names = ", ".join(each.server.served_model_name for each in models)
+        setproctitle(f"furiosa-llm serve {names} {bound_address(sockets)}")
         configure_logging(options["log_level"], options["log_format"])
+        log.info(
+            "furiosa-llm %s starts: %s, %s", metadata.version(DISTRIBUTION), names, bound_address(sockets)
+        )
         plugins.warn()
         warn_if_open_to_all(config, sockets)
         config.keys.warn_if_world_readable()
@@ -79,6 +93,12 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         from fllm_api.cli.lifecycle import run
 
         run(models, plugins, sockets, started_at)
+
+
+def with_hyphens(arg: str) -> str:
+    """Return an option with hyphens instead of underscores in its name."""
+    name, equals, value = arg.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else arg
 
 
 def repeat_options(args: list[str]) -> list[str]:

@@ -32,6 +32,7 @@ from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import NO_PARSER
 from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
 from fllm.structured_output.interfaces import GrammarFactory
+from fllm.values import SamplingDefaults
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import DEFAULT_GRAMMAR, NO_GRAMMAR
 from fllm_api.cli.param_types import MODEL_SAMPLING, LoraModule
@@ -70,6 +71,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics: MetricsConfig
     server: ServerConfig
     engine_network: EngineNetwork
+    sampling: SamplingDefaults | None = None
+    """Sampling defaults of requests; ``None``: those of the model's ``generation_config.json``."""
+    sampling_overrides: SamplingDefaults = SamplingDefaults()
+    """Sampling defaults that take precedence over these."""
     shutdown_timeout: float
     """Seconds that requests in flight may take after a signal."""
     pinned: bool = False
@@ -135,11 +140,6 @@ def settings_from_options(
             options,
             served_model_name=names[0],
             served_model_aliases=tuple(names[1:]),
-            generation_config=(
-                source.sampling
-                if options["generation_config"] == MODEL_SAMPLING
-                else options["generation_config"]
-            ),
             keys=keys,
             admin_keys=options["admin_key"] if options["admin_key"].required else None,
             allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),
@@ -158,6 +158,10 @@ def settings_from_options(
             reasoning_parser=_parser(options["reasoning_parser"]),
         ),
         engine_network=_engine_network(options),
+        sampling=source.sampling
+        if options["generation_config"] == MODEL_SAMPLING
+        else options["generation_config"],
+        sampling_overrides=options["override_generation_config"] or SamplingDefaults(),
         shutdown_timeout=options["shutdown_timeout"],
         idle_timeout=options["model_idle_timeout"],
     )

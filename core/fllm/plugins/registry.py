@@ -17,6 +17,8 @@ from fllm.extras import missing_extra, require_extra
 from fllm.plugin_usage import UsageMeter
 
 T = TypeVar("T")
+MIN_SIMILARITY = 0.62
+"""Similarity of a suggested name. At 0.6, difflib's own, ``openai`` is suggested for ``nope``."""
 ReportError = Callable[[BaseException], BaseException]
 """Reports an error of a loaded object, and returns the error with a note that names the plugin."""
 
@@ -165,7 +167,7 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: str) -> str:
         names = self.names()
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=MIN_SIMILARITY)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"there is no {self.kind} {name!r}{hint} (registered: {', '.join(names) or 'none'})"
 

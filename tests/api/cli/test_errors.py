@@ -114,6 +114,16 @@ BAD = {
         "'--speculative-config'",
         "prompt_lookup_min is 2 and prompt_lookup_max is 1",
     ],
+    "serve --generation-config /nowhere": ["'--generation-config'", "'/nowhere' can't be read: No such file"],
+    'serve --override-generation-config {"top_p":2}': ["'--override-generation-config'", "top_p", "<= 1.0"],
+    'serve --override-generation-config {"seed":2}': ["the key 'seed' has no effect; known: temperature"],
+    "serve --gpu-memory-utilization 0.9": [
+        "No such option '--gpu-memory-utilization': use --backend-option kv_cache_memory=SIZE"
+    ],
+    "serve m -ngl 99": ["No such option '-ngl': use --devices"],
+    "serve --version": ["No such option '--version': run `furiosa-llm --version`"],
+    "serve --max_model_len abc": ["'--max-model-len': 'abc' is not a valid integer"],
+    "serve --tool-call-parser nope": ["there is no tool-call parser 'nope' (registered: "],
     "serve --chat-template /nowhere": ["'--chat-template'", "'/nowhere' does not exist"],
     "serve --config /nowhere": ["'--config'", "'/nowhere' does not exist"],
     "serve --plugin /nowhere.py": ["'--plugin'", "'/nowhere.py' does not exist"],

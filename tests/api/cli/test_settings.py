@@ -15,8 +15,9 @@ from support.paths import SUPPORT
 
 from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
 from fllm.config import Autoscaling, EngineNetwork, Speculation
-from fllm.model.source import DEFAULT_NAME
+from fllm.model.source import DEFAULT_NAME, DEFAULT_SAMPLING
 from fllm.plugins.registry import Registry
+from fllm.values import SamplingDefaults
 from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, check_engine_network, choose_backend, settings_from_options
@@ -533,3 +534,22 @@ def test_an_api_key_can_not_be_an_admin_key(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--admin-key: one of the API keys is the same"):
             settings(*keys, "--admin-key", "other", "--admin-key", "both")
         assert settings(*keys, "--admin-key", "other").server.admin_keys is not None
+
+
+def test_the_embedded_model_has_sampling_defaults_and_others_have_their_own() -> None:
+    assert settings().sampling == DEFAULT_SAMPLING
+    assert settings("acme/model").sampling is None
+
+
+def test_generation_config_names_neutral_values_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.3, "eos_token_id": 1}')
+    expected = SamplingDefaults(temperature=0.3)
+    assert settings("--generation-config", str(tmp_path)).sampling == expected
+    assert settings("--generation-config", str(tmp_path / "generation_config.json")).sampling == expected
+    assert settings("--generation-config", "vllm").sampling == SamplingDefaults()
+
+
+def test_sampling_overrides_may_be_a_table_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("[override-generation-config]\ntemperature = 0.4\n")
+    assert settings("--config", str(file)).sampling_overrides == SamplingDefaults(temperature=0.4)

@@ -47,6 +47,11 @@ def torch_device(device: Device) -> torch.device:
     index = device.index or 0
     if index >= torch.cuda.device_count():
         available = f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices"
+        if torch.version.cuda is None and torch.version.hip is None:
+            available = (
+                f"torch {torch.__version__} is a build for CPUs; install one for your GPU, as "
+                "https://pytorch.org/get-started/locally says"
+            )
         raise ConfigError(f"--devices cuda:{index}: {available}")
     return torch.device("cuda", index)
 

@@ -1,0 +1,78 @@
+"""What to use here instead of options of vLLM's and llama.cpp's servers."""
+
+from __future__ import annotations
+
+_SAMPLING = "use --override-generation-config '{\"%s\": VALUE}', the default of requests"
+_ALWAYS = "leave it out: that is always so"
+
+_INSTEAD = {
+    # vLLM 0.11, `vllm serve --help`
+    "--gpu-memory-utilization": "use --backend-option kv_cache_memory=SIZE, such as 2GiB",
+    "--kv-cache-memory-bytes --num-gpu-blocks-override": "use --backend-option kv_cache_memory=SIZE",
+    "--swap-space --cpu-offload-gb --kv-offloading-size": "use --kv-offload-memory SIZE",
+    "--kv-cache-dtype": "leave it out: the KV cache has the type of --dtype",
+    "--trust-remote-code": "leave it out: code of a model is never run",
+    "--enforce-eager -O --compilation-config": "leave it out: the backend decides what it compiles",
+    "--pipeline-parallel-size -pp": "use --tensor-parallel-size, or --replicas",
+    "--data-parallel-size -dp": "use --replicas",
+    "--distributed-executor-backend": "use --placement",
+    "--tokenizer --tokenizer-mode --hf-config-path": "leave it out: MODEL has a tokenizer",
+    "--hf-token": "set the variable HF_TOKEN",
+    "--download-dir": "set the variable HF_HOME",
+    "--task --convert": "use --runner",
+    "--device": "use --devices",
+    "--enable-chunked-prefill": _ALWAYS,
+    "--disable-log-requests": "use --no-log-requests",
+    "--enable-log-requests": "leave it out: requests are logged unless --no-log-requests is given",
+    "--enable-log-outputs --max-log-len": "use --enable-payload-logging",
+    "--uvicorn-log-level": "use --log-level",
+    "--disable-uvicorn-access-log": "use --no-log-requests",
+    "--guided-decoding-backend --structured-outputs-config": "use --grammar-backend",
+    "--speculative-model --num-speculative-tokens": "use --speculative-config",
+    "--tool-parser-plugin --reasoning-parser-plugin --middleware --logits-processors": "use --plugin FILE",
+    "--tool-server": "leave it out: clients run their tools",
+    "--enable-prompt-tokens-details --enable-force-include-usage": "leave it out: usage counts cached tokens",
+    "--enable-server-load-tracking": "use --enable-metrics",
+    "--enable-sleep-mode": "use --model-idle-timeout SECONDS",
+    "--max-logprobs": "use --max-logprob-entries, for the whole response",
+    "--allow-credentials --allowed-methods --allowed-headers": "use --allowed-origins",
+    "--otlp-traces-endpoint": "use --otlp-endpoint",
+    "--timeout-keep-alive": "use --read-timeout",
+    # llama.cpp, `llama-server --help`
+    "-m --hf-repo -hf -hfr": "name MODEL without an option: furiosa-llm serve MODEL",
+    "-c --ctx-size": "use --max-model-len",
+    "-n --predict --n-predict": _SAMPLING % "max_new_tokens",
+    "-ngl --gpu-layers --n-gpu-layers": "use --devices: a model is on one device, or divided among several",
+    "-dev -sm --split-mode -ts --tensor-split -mg --main-gpu": "use --devices and --tensor-parallel-size",
+    "-np --parallel": "use --max-num-seqs",
+    "-b --batch-size -ub --ubatch-size": "use --max-num-batched-tokens",
+    "-t --threads -tb --threads-batch": "use --backend-option threads=N",
+    "-fa --flash-attn -cb --cont-batching --jinja": _ALWAYS,
+    "--mlock --no-mmap --numa": "leave it out: the backend decides how weights are held",
+    "-ctk --cache-type-k -ctv --cache-type-v": "leave it out: the KV cache has the type of --dtype",
+    "-a --alias": "use --served-model-name",
+    "--metrics": "use --enable-metrics",
+    "--no-webui": "use --no-page",
+    "--embedding --embeddings --rerank --reranking": "use --runner pooling",
+    "--lora --lora-scaled": "use --lora-modules",
+    "--chat-template-file": "use --chat-template FILE",
+    "--chat-template-kwargs": "use --default-chat-template-kwargs",
+    "--reasoning-format": "use --reasoning-parser and --reasoning-field",
+    "--ssl-cert-file": "use --ssl-certfile",
+    "--ssl-key-file": "use --ssl-keyfile",
+    "--path --api-prefix": "use --root-path",
+    "-to --timeout": "use --request-timeout, --read-timeout and --write-timeout",
+    "-v --verbose": "use --log-level debug",
+    "--slot-save-path": "use --kv-cache-dir",
+    "-md --model-draft": "use --speculative-config",
+    "--temp": _SAMPLING % "temperature",
+    "--temperature": _SAMPLING % "temperature",
+    "--top-k": _SAMPLING % "top_k",
+    "--top-p": _SAMPLING % "top_p",
+    "--min-p": _SAMPLING % "min_p",
+    "--repeat-penalty": _SAMPLING % "repetition_penalty",
+    # of this program
+    "--version -V": "run `furiosa-llm --version`",
+}
+INSTEAD = {name: hint for names, hint in _INSTEAD.items() for name in names.split()}
+"""Hints by the name of an option that this server does not have."""
