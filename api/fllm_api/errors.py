@@ -112,7 +112,8 @@ def record_failure(request: Request[Any, Any, Any], error: Exception, body: Erro
     context.error, context.error_code = body.message, body.code
     if isinstance(error, RequestError | HTTPException | BackendUnavailable | ClientDisconnected):
         return
-    log.error("request failed: %s (%s)", _operation(request), context.request_id, exc_info=error)
+    plugin = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    log.error("request failed: %s (%s)%s", _operation(request), context.request_id, plugin, exc_info=error)
 
 
 def error_info(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorInfo:

@@ -22,6 +22,9 @@ log = logging.getLogger("fllm.server")
 TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
 """Files of a model that may contain its chat template, in order of precedence."""
 
+FILES_PLUGIN = "templates"
+"""Name of the plugin that finds chat templates in files."""
+
 
 class ModelFiles(Struct, frozen=True):
     """The tokenizer and the chat templates of a model."""
@@ -51,13 +54,16 @@ def load_model_files(
     check.check_tokenizer(directory)
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(tokenizer, card)
-    templates = plugins.chat_templates(TemplateContext(card=card, file=config.chat_template)) or {}
+    context = TemplateContext(card=card, file=config.chat_template)
+    plugin, found = plugins.find_chat_templates(context)
+    templates = found or {}
     if not templates and card.pooling is not None:
         return ModelFiles(tokenizer, templates, None)
     if not templates:
         log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
         return ModelFiles(tokenizer, templates, None)
-    where = _origin(config, directory)
+    where = _origin(config, directory, plugin)
+    log.info("%s is used (plugin %s)", where, plugin)
     check.check_templates(templates, config.chat_template_content_format, where)
     return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where))
 
@@ -95,8 +101,10 @@ def _compile(
         return None
 
 
-def _origin(config: ServerConfig, directory: Path) -> str:
-    """Return a description of the chat templates that names their file."""
+def _origin(config: ServerConfig, directory: Path, plugin: str) -> str:
+    """Return a description of the chat templates that names their file, or their plugin."""
+    if plugin != FILES_PLUGIN:
+        return f"the chat template of the plugin {plugin}"
     if config.chat_template is not None:
         return f"--chat-template {config.chat_template}"
     file = next((name for name in TEMPLATE_FILES if (directory / name).is_file()), "")

@@ -25,10 +25,13 @@ class PayloadLoggingMiddleware(ASGIMiddleware):
     """Writes the bodies of a request and of its response, once the response is complete.
 
     The body of a request is left out if its handler streams it, because it may be larger than the memory.
+    Health checks and other requests that are polled are not written.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Log one request."""
+        if scope["route_handler"].opt.get("not_tracked"):
+            return await next_app(scope, receive, send)
         received_at = _now()
         body, response = bytearray(), bytearray()
         status = 0

@@ -152,10 +152,14 @@ class Plugins:
 
     def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
         """Return the first result of the resolvers. A `UserError` propagates; other errors are logged."""
+        return self.find_chat_templates(context)[1]
+
+    def find_chat_templates(self, context: TemplateContext) -> tuple[str, ChatTemplates | None]:
+        """Return what `chat_templates` does, after the name of the plugin that it comes from."""
         results = self._call_each(
             "fllm_chat_template", check_templates, passing=(UserError,), context=context
         )
-        return next((templates for _, templates in results), None)
+        return next(results, ("", None))
 
     def collectors(self, context: MetricsContext) -> list[Collector]:
         """Return the collectors of all plugins. A plugin whose hook raises is logged and skipped."""

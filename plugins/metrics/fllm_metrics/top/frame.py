@@ -27,7 +27,12 @@ FULL_CACHE = 0.9
 Replicas = Mapping[str, Mapping[str, float]]
 
 GAUGES = (("running", "num_requests_running"), ("waiting", "num_requests_waiting"))
-REQUESTS = (("succeeded", "request_success_total"), ("failed", "request_failure_total"))
+REQUESTS = (
+    ("succeeded", ("success",)),
+    ("refused", ("refused", "limited")),
+    ("failed", ("error", "unavailable", "aborted")),
+)
+"""Labels of finished requests, with their outcomes. A request above a limit has not failed."""
 TOKENS = (("prompt", "prompt_tokens_total"), ("generated", "generation_tokens_total"))
 LATENCIES = (
     ("in the queue", "request_queue_time_seconds"),
@@ -85,9 +90,9 @@ class Frame:
         table.add_row("Requests", "", Text("last 5 minutes", "dim"), Text("highest", "dim"), style="bold")
         for label, name in GAUGES:
             self._row(table, label, _value(name), "", cells)
-        for label, name in REQUESTS:
-            style = "red" if name == "request_failure_total" else ""
-            self._row(table, label, _rate(name), "/s", cells, style)
+        for label, outcomes in REQUESTS:
+            names = [f"request_outcome_total:{outcome}" for outcome in outcomes]
+            self._row(table, label, _rate(*names), "/s", cells, "red" if label == "failed" else "")
         table.add_row()
         table.add_row("Tokens", style="bold")
         for label, name in TOKENS:
@@ -194,8 +199,8 @@ def _value(name: str) -> Measure:
     return lambda window: window.value(name)
 
 
-def _rate(name: str) -> Measure:
-    return lambda window: window.rate(name)
+def _rate(*names: str) -> Measure:
+    return lambda window: sum(map(window.rate, names))
 
 
 def _process(window: Window) -> Iterator[str]:

@@ -37,7 +37,10 @@ class Histogram(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """Values by name, without our prefix. Series that differ only in their labels are added."""
+    """Values by name, without our prefix. Series that differ only in their labels are added.
+
+    Those with an outcome are also there by ``NAME:OUTCOME``.
+    """
 
     values: Mapping[str, float]
     histograms: Mapping[str, Histogram]
@@ -62,6 +65,8 @@ def parse_page(text: str) -> Page:
                 replicas[labels["model_name"], labels["replica"]][name.removeprefix("replica_")] = value
             else:
                 values[name] += value
+                if "outcome" in labels:
+                    values[f"{name}:{labels['outcome']}"] += value
                 if "model_name" in labels:
                     models[labels["model_name"]][name] = value
     histograms = {name: Histogram(tuple(counts), tuple(counts.values())) for name, counts in buckets.items()}

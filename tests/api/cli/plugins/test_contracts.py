@@ -10,6 +10,7 @@ import pytest
 from fllm.plugins.loader import Plugins
 from fllm.plugins.plugin_options import option_tables
 from fllm_api.cli.plugins.contracts import CheckOptions, check_plugin
+from fllm_api.cli.plugins.results import PartResult
 from fllm_api.cli.plugins.targets import resolve_targets
 
 PLUGIN = """
@@ -39,12 +40,16 @@ def fllm_placements():
 """
 
 
-def checked(tmp_path: Path, name: str, **options: str) -> Sequence[tuple[str, str]]:
+def results_of(tmp_path: Path, name: str, **options: str) -> Sequence[PartResult]:
     file = tmp_path / f"{name}.py"
     file.write_text(PLUGIN.replace("{name}", name))
     [target] = resolve_targets(str(file), Plugins())
     results = check_plugin(target, CheckOptions(placement_options=options))
-    return [(each.check, each.outcome) for each in results if each.part]
+    return [each for each in results if each.part]
+
+
+def checked(tmp_path: Path, name: str, **options: str) -> Sequence[tuple[str, str]]:
+    return [(each.check, each.outcome) for each in results_of(tmp_path, name, **options)]
 
 
 def test_a_placement_that_lacks_an_option_is_skipped(tmp_path: Path) -> None:
@@ -54,6 +59,12 @@ def test_a_placement_that_lacks_an_option_is_skipped(tmp_path: Path) -> None:
 def test_a_placement_that_can_not_be_opened_fails(tmp_path: Path) -> None:
     found = checked(tmp_path, "placement_b", cluster="broken")
     assert found == [("loads without errors", "passed"), ("opens", "failed")]
+
+
+def test_an_error_of_a_plugin_has_its_file_and_line(tmp_path: Path) -> None:
+    failed = results_of(tmp_path, "placement_d", cluster="broken")[-1]
+    line = 1 + PLUGIN.splitlines().index('            raise KeyError("cluster")')
+    assert failed.reason == f"KeyError: 'cluster'\nat {tmp_path / 'placement_d.py'}, line {line}, in open"
 
 
 def test_a_placement_that_opens_is_tested_with_the_contract(tmp_path: Path) -> None:

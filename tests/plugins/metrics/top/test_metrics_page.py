@@ -80,3 +80,13 @@ furiosa_llm:model_loaded{model_name="b"} 0.0
     )
     assert page.models == {"a": {"model_loaded": 1}, "b": {"model_loaded": 0}}
     assert parse_page(PAGE).models == {}
+
+
+def test_series_with_an_outcome_are_also_there_by_it() -> None:
+    page = parse_page(
+        'furiosa_llm:request_outcome_total{model_name="m",outcome="limited"} 2.0\n'
+        'furiosa_llm:request_outcome_total{model_name="n",outcome="limited"} 1.0\n'
+        'furiosa_llm:request_outcome_total{model_name="n",outcome="error"} 4.0\n'
+    )
+    assert page.values["request_outcome_total:limited"] == 3
+    assert page.values["request_outcome_total"] == 7
