@@ -135,3 +135,39 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     warnings = [line for line in done.stderr.splitlines() if "furiosa-llm" in line]
     assert (done.returncode, warnings) == (0, []), done.stderr
+
+
+UNIT = DEPLOY / "systemd" / "furiosa-llm.service"
+
+
+def test_the_service_reads_the_keys_again_at_a_reload() -> None:
+    """A credential of systemd is a copy, made once at the start: a removed key would stay valid."""
+    unit = UNIT.read_text()
+    assert "LoadCredential" not in unit
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in unit
+    assert "FURIOSA_LLM_API_KEY_FILE" not in unit, "a server without keys needs no file"
+    [user] = re.findall(r"^User=(.+)$", unit, re.M)
+    assert f"\nu {user} - " in (DEPLOY / "systemd" / "furiosa-llm.sysusers").read_text()
+
+
+def test_the_options_of_the_service_exist() -> None:
+    from fllm_api.cli.options import SERVE_PARAMS
+
+    names = {f"FURIOSA_LLM_{(each.name or '').upper()}" for each in SERVE_PARAMS}
+    lines = (DEPLOY / "systemd" / "environment").read_text().splitlines()
+    set_names = {line.partition("=")[0].lstrip("#") for line in lines if line.startswith("#FURIOSA")}
+    assert set_names
+    assert set_names <= names
+
+
+def test_the_documentation_of_the_service_is_our_own() -> None:
+    [page] = re.findall(r"^Documentation=file:/usr/share/doc/furiosa-llm/(.+)$", UNIT.read_text(), re.M)
+    assert (ROOT / "docs" / page).is_file()
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="this machine has no systemd")
+def test_systemd_creates_the_user(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    file = DEPLOY / "systemd" / "furiosa-llm.sysusers"
+    subprocess.run(["systemd-sysusers", f"--root={tmp_path}", file], check=True, capture_output=True)
+    assert "furiosa-llm:" in (tmp_path / "etc" / "passwd").read_text()

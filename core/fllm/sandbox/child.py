@@ -76,7 +76,7 @@ def _address_space() -> int:
 
 
 def _limit(name: str, value: int) -> bool:
-    """Set a resource limit, at most to the hard limit, which only root can raise; return whether it is set."""
+    """Set a resource limit, at most to the hard limit, which only root raises; return whether it is set."""
     try:
         import resource  # not on every system
 

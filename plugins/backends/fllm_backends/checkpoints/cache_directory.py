@@ -133,10 +133,14 @@ def private_files() -> Generator[None]:
 
 
 def configured_directory(kind: str) -> Path:
-    """Return the cache's directory for a kind, which may not exist. Raise `OSError` without a home."""
-    configured = Path(os.environ.get("FLLM_CACHE") or "~/.cache/furiosa-llm", kind)
+    """Return the cache's directory for a kind, which may not exist. Raise `OSError` without a home.
+
+    The default is as the XDG Base Directory Specification says. It ignores a relative path.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    default = Path(home if os.path.isabs(home) else "~/.cache", "furiosa-llm")
     try:
-        return configured.expanduser().absolute()
+        return Path(os.environ.get("FLLM_CACHE") or default, kind).expanduser().absolute()
     except RuntimeError:
         raise FileNotFoundError(errno.ENOENT, "there is no home directory") from None
 

@@ -11,6 +11,7 @@ import pytest
 from fllm.errors import ConfigError
 from fllm_backends.checkpoints import cache_directory
 from fllm_backends.checkpoints.cache_directory import (
+    configured_directory,
     find_problem_in,
     private_files,
     read_only_directory,
@@ -187,3 +188,13 @@ def test_without_a_home_directory_the_cache_is_temporary(
     monkeypatch.delenv("FLLM_CACHE")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without an entry and HOME
     assert writable_directory("gguf").is_relative_to(cache.parent / "temporary")
+
+
+def test_the_default_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FLLM_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert configured_directory("gguf") == tmp_path / "xdg" / "furiosa-llm" / "gguf"
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert configured_directory("gguf") == tmp_path / ".cache" / "furiosa-llm" / "gguf"
