@@ -1,7 +1,7 @@
 """Add to the site of the documentation what is not in docs/: hooks of MkDocs.
 
 - Pages of other folders: CONTRIBUTING.md, SECURITY.md, CHANGELOG.md and the list of the examples.
-- The reference of the API: one section for each name that docs/compatibility.md promises, from its docstrings.
+- The reference of the API: one section for each name that docs/compatibility.md promises, from docstrings.
 - Links to other files lead to the repository (``REPOSITORY_URL``); without one, they are plain text.
 """
 
