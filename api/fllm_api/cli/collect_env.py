@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import rich_click as click
 
 from fllm.config import OPTION_VARIABLE
-from fllm_api.build_info import DISTRIBUTION
+from fllm_api.build_info import DISTRIBUTION, build
 from fllm_api.cli.commands import installed_plugins
 from fllm_api.cli.version import installed_dependencies
 
@@ -23,27 +24,46 @@ _SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
 """Matches a variable that may hold a secret, such as `FURIOSA_LLM_API_KEY`, or a URL with a password."""
 
 
+_FEATURES = frozenset(
+    ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
+)
+"""Instructions for which there are kernels, by their names in ``/proc/cpuinfo``."""
+
+
 @click.command("collect-env")
-def collect_env() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def collect_env(as_json: bool) -> None:
     """Print system, devices, packages and plugins for a bug report. Secrets are hidden."""
-    for title, section in (
-        ("Machine", _machine()),
-        ("Devices", _devices()),
-        ("Packages", _packages()),
-        ("Plugins", _plugins()),
-        ("Environment", _variables()),
-    ):
+    sections = {
+        "Machine": dict(_machine()),
+        "Devices": dict(_devices()),
+        "Packages": dict(_packages()),
+        "Plugins": dict(_plugins()),
+        "Environment": dict(_variables()),
+    }
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(sections)).decode())
+        return
+    for title, section in sections.items():
         click.echo(f"{title}")
-        for name, value in section:
+        for name, value in (section or {"none": "nothing is set"}).items():
             click.echo(f"  {name}: {value}")
 
 
 def _machine() -> Iterator[tuple[str, str]]:
     yield "system", platform.platform()
     yield "cpu", _from_proc("cpuinfo", "model name") or platform.processor() or "unknown"
+    flags = (_from_proc("cpuinfo", "flags") or _from_proc("cpuinfo", "Features") or "").split()
+    yield "instructions", " ".join(sorted(_FEATURES.intersection(flags))) or "unknown"
     yield "cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
-    yield "memory", _from_proc("meminfo", "MemTotal") or "unknown"
+    yield "memory", f"{_gibibytes('MemTotal')}, {_gibibytes('MemAvailable')} available"
     yield "python", f"{platform.python_version()} ({sys.executable})"
+
+
+def _gibibytes(key: str) -> str:
+    """Return a size in ``/proc/meminfo``, which has KiB."""
+    size = (_from_proc("meminfo", key) or "").removesuffix(" kB")
+    return f"{int(size) / 1024**2:.1f} GiB" if size.isdecimal() else "unknown"
 
 
 def _from_proc(file: str, key: str) -> str | None:
@@ -79,6 +99,7 @@ def _npus() -> Iterator[tuple[str, str]]:
 
 def _packages() -> Iterator[tuple[str, str]]:
     yield DISTRIBUTION, metadata.version(DISTRIBUTION)
+    yield "git hash", build().git_hash
     yield from installed_dependencies()
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import rich_click as click
+from click.shell_completion import CompletionItem
 from msgspec import Struct
 
 from fllm.byte_sizes import parse_size
@@ -320,7 +321,16 @@ class RegisteredName(click.ParamType[str]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
         """Return all valid names."""
         # The spaces around | allow line breaks.
-        return f"[{' | '.join([*self._extra_names, *self._get_registry(ctx).names()])}]"
+        return f"[{' | '.join(self._names(ctx))}]"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Return the valid names that begin so."""
+        return [CompletionItem(name) for name in self._names(ctx) if name.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reject an unknown name, with a suggestion, and a name that two distributions register."""
@@ -332,6 +342,9 @@ class RegisteredName(click.ParamType[str]):
         except FllmError as error:
             self.fail(error.message + _failed_plugins(plugins_of(ctx)), param, ctx)
         return value
+
+    def _names(self, ctx: click.Context) -> list[str]:
+        return [*self._extra_names, *self._get_registry(ctx).names()]
 
     def _get_registry(self, ctx: click.Context) -> Registry[Any]:
         registry = getattr(plugins_of(ctx), self._registry)

@@ -553,3 +553,10 @@ def test_sampling_overrides_may_be_a_table_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("[override-generation-config]\ntemperature = 0.4\n")
     assert settings("--config", str(file)).sampling_overrides == SamplingDefaults(temperature=0.4)
+
+
+def test_the_shell_completes_the_names_of_parsers() -> None:
+    [option] = (param for param in serve.params if param.name == "reasoning_parser")
+    with serve.make_context("serve", [], resilient_parsing=True) as ctx:
+        found = [item.value for item in option.shell_complete(ctx, "deepseek_r")]
+    assert found == ["deepseek_r1"]

@@ -192,3 +192,7 @@ def test_version_and_collect_env_print_what_is_installed(site: Path) -> None:
     assert "parsers: furiosa-llm-server" in output
     assert "FURIOSA_LLM_PORT: 1" in output
     assert "secret" not in output
+    assert re.search(r"memory: [\d.]+ GiB, [\d.]+ GiB available", output)
+    report = json.loads(fllm(site, "collect-env", "--json"))
+    assert [*report] == ["Machine", "Devices", "Packages", "Plugins", "Environment"]
+    assert report["Packages"]["git hash"]
