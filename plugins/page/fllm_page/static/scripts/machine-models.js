@@ -91,6 +91,11 @@
       })}</tbody></table></div></section>`;
   }
 
+  /** Give an input the focus when its dialog opens. As an attribute from the start, it would be refused. */
+  function first(input) {
+    input?.setAttribute("autofocus", "");
+  }
+
   /** The dialog that asks for the admin key. */
   function AdminKey() {
     const [text, setText] = useState("");
@@ -104,7 +109,7 @@
       <form onSubmit=${(event) => (event.preventDefault(), text.trim() && end(text.trim()))}>
         <p class="note">The key of <code>--admin-key</code>. It is kept until this page is closed or loaded again.</p>
         ${problem.value && html`<p class="error" role="alert">${problem}</p>`}
-        <label class="field">Key <input type="password" autocomplete="off" autofocus value=${text} onInput=${(event) => setText(event.target.value)} /></label>
+        <label class="field">Key <input ref=${first} type="password" autocomplete="off" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
         <div class="row end"><button class="button primary">Use this key</button></div>
       </form><//>`;
   }
