@@ -41,7 +41,7 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     """Type of the weights. ``auto``: float32 on a CPU, bfloat16 on CUDA."""
     quantization: str | None
     """Quantization of the weights, or that of the checkpoint. ``None``: what the checkpoint has, where there
-    are kernels for it; else int8 on a CPU with AVX2 unless a dtype is given; else none."""
+    are kernels for it; else int8 on a CPU with AVX2 or NEON unless a dtype is given; else none."""
     model_impl: ModelImpl
     drafts: bool
     """Whether drafts are to be verified."""

@@ -385,12 +385,12 @@ class TorchRunner:
             return fused
         if self._device.kind == "cpu" and self._config.quantization is None:
             log.info(
-                "int8 is not used: it needs AVX2, and sizes close to multiples of 32; weights=%s",
+                "int8 is not used: it needs AVX2 or NEON, and sizes close to multiples of 32; weights=%s",
                 self._dtype(),
             )
         if self._config.quantization == "int8":
             raise ConfigError(
-                "--quantization int8 needs a cpu with AVX2, and a model with sizes close to multiples of 32"
+                "--quantization int8 needs AVX2 or NEON, and a model with sizes close to multiples of 32"
             )
         return CausalLM(architecture, weights, ranks)
 

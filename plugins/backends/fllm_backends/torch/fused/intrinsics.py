@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from fllm_backends.torch.fused.arm_features import IS_ARM
 from fllm_backends.torch.fused.simd_builder import BYTE, HALF, INT16, INT32, INT64, SINGLE, intrinsic
 
 MAX_HALF = 65504.0
@@ -95,12 +96,12 @@ def atomic_load(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
     return types.intp(types.intp), codegen
 
 
-def _void_call(name: str, result: Any) -> Any:
+def _void_call(name: str, result: Any, *arguments: Any) -> Any:
     @intrinsic
     def call(typingctx: Any) -> Any:  # noqa: ARG001
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, []), name)
-            builder.call(function, [])
+            kind = ir.FunctionType(result, [argument.type for argument in arguments])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
             return context.get_dummy_value()
 
         return types.void(), codegen
@@ -108,7 +109,11 @@ def _void_call(name: str, result: Any) -> Any:
     return call
 
 
-pause = _void_call("llvm.x86.sse2.pause", ir.VoidType())
+if IS_ARM:
+    # ``yield`` does nothing on most processors; a barrier waits about as long as x86's ``pause``.
+    pause = _void_call("llvm.aarch64.isb", ir.VoidType(), INT32(15))
+else:
+    pause = _void_call("llvm.x86.sse2.pause", ir.VoidType())
 """Hint to the processor that this is a spin loop."""
 sched_yield = _void_call("sched_yield", INT32)
 """Yield the core to another thread: the one that is waited for may need it."""

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm_backends.torch.fused.arrays import LowRank
+from fllm_backends.torch.fused.dot_products import PLANE_BITS
 from fllm_backends.torch.fused.experts import dot
 from fllm_backends.torch.fused.formats import GROUP
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.padding import Places, take
-from fllm_backends.torch.fused.simd_kernels import PLANE_BITS
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 from fllm_backends.torch.lora.adapters import Adapter
 
 QKV, OUTPUT, GATE_UP, DOWN = range(4)
 MATRICES = "qkv", "output", "gate_up", "down"
-DOT = TARGET.dot
+TWO_PLANES = TARGET.planes
 
 single = np.float32
 
@@ -39,7 +39,7 @@ def dequantize(row: Any, scales: Any, out: Any) -> None:
             number = np.int64(0)
             if not two_planes:
                 number = np.int64(row[at])
-            elif DOT:
+            elif TWO_PLANES:
                 at = 2 * group * GROUP + i
                 number = (np.int64(row[at]) << PLANE_BITS) + np.int64(row[at + GROUP])
             else:

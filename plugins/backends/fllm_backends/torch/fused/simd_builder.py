@@ -133,11 +133,24 @@ class SimdBuilder:
         """Add neighbouring int32 of ``a`` and ``b`` in turn, for each 128 bits (``phaddd``, 256 bits)."""
         return self.call("llvm.x86.avx2.phadd.d", self.integers, a, b)
 
-    def shuffle(self, vector: Any, lanes: Iterable[int]) -> Any:
-        """Select lanes of a vector."""
+    def shuffle(self, vector: Any, lanes: Iterable[int], other: Any = None) -> Any:
+        """Select lanes of a vector, or of two: those of the other one come after the vector's."""
         places = [ir.Constant(INT32, lane) for lane in lanes]
         mask = ir.Constant(ir.VectorType(INT32, len(places)), places)
-        return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+        return self.builder.shuffle_vector(vector, other or ir.Constant(vector.type, ir.Undefined), mask)
+
+    def split(self, vector: Any) -> list[Any]:
+        """Return the parts of 128 bits of a vector."""
+        lanes = 128 // vector.type.element.width
+        return [self.shuffle(vector, range(at, at + lanes)) for at in range(0, vector.type.count, lanes)]
+
+    def concatenate(self, parts: list[Any]) -> Any:
+        """Return one vector of the lanes of all parts, a power of two."""
+        if len(parts) == 1:
+            return parts[0]
+        middle = len(parts) // 2
+        first, second = self.concatenate(parts[:middle]), self.concatenate(parts[middle:])
+        return self.shuffle(first, range(2 * first.type.count), second)
 
     def maximum(self, a: Any, b: Any) -> Any:
         """Return the larger of each pair of lanes."""

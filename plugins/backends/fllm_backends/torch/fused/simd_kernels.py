@@ -9,10 +9,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from fllm_backends.torch.fused.dot_products import PLANE_BITS, QUADS, SIGN_BIT, dot_product
 from fllm_backends.torch.fused.formats import GROUP, PANEL, Format, Scales
 from fllm_backends.torch.fused.simd_builder import (
     INT16,
-    INT64,
     SINGLE,
     Emitter,
     SimdBuilder,
@@ -23,14 +23,11 @@ from fllm_backends.torch.fused.target import Target
 SCALES = 4
 """Floats that each quantized group of activations has: its scale, its sum, and the sums of its halves."""
 SCALE_BYTES = 4 * SCALES
-QUADS = GROUP // 4
 PREFETCH_RECORDS = 6
 """Records of weights to prefetch.
 
 Their memory is slower than the arithmetic, and nothing else waits for it.
 """
-PLANE_BITS = 7
-"""Bits of the second plane."""
 
 
 class Activation(IntEnum):
@@ -46,15 +43,12 @@ def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitte
 
     Its arguments are ``(a, a_stride, scales, scales_stride, panel, groups, bias, out, out_stride, add)``. It
     multiplies ``rows`` rows of quantized activations, adds the bias, and writes ``rows`` times `PANEL` floats
-    to ``out``, added to the previous content if ``add`` is 1. Activations have 8 bits, or 15 in two planes:
-    two planes of bytes for ``vpdpbusd``, otherwise int16. Sums are in the order of the groups regardless of
+    to ``out``, added to the previous content if ``add`` is 1. Activations have 8 bits, or 15: in two planes
+    of bytes if `Target.planes`, otherwise in int16. Sums are in the order of the groups regardless of
     ``rows``.
     """
-    width = target.width
-    if target.dot:
-        dot = _dot_vnni(form.bits, planes)
-    else:
-        dot = _dot_avx2_15_bit(form.bits) if planes == 2 else _dot_avx2_8_bit(form.bits)
+    width, dot = target.width, dot_product(target, form.bits, planes)
+    shifted = target.signed and form.bits == 8
 
     def emit(
         x: SimdBuilder,
@@ -78,6 +72,8 @@ def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitte
             scales_at = [x.at_stride(b.add(s, scales), s_stride, r) for r in range(rows)]
             quads, totals = QUADS // len(grids), [*totals]
             for index, (scale, minimum) in enumerate(grids):
+                if shifted:
+                    minimum = x.fma(scale, x.constant(x.floats, SIGN_BIT), minimum)
                 sums = dot(x, at, lines, range(index * quads, (index + 1) * quads))
                 sum_offset = 4 * (index + len(grids))
                 for r in range(rows):
@@ -177,117 +173,6 @@ def _add_block(
         return add_group(*group_at(group), grids, totals)
 
     return x.loop(x.int64(form.groups), 1, totals, halves)
-
-
-Dot = Callable[[SimdBuilder, Any, list[Any], range], list[Any]]
-"""Dot products of some quads of the weights of a group at an address with some rows of activations."""
-
-
-def _dot_vnni(bits: int, planes: int) -> Dot:
-    """Use ``vpdpbusd``, with two sums in parallel if there are few rows."""
-
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b = x.builder
-        results = [x.constant(x.integers, 0)] * len(rows)
-        for plane in range(planes):
-            totals = [[total, x.constant(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in results]
-            for at in quads:
-                quad = _load_quad(x, w, bits, at)
-                for row, total in zip(rows, totals, strict=True):
-                    activations = x.load_broadcast(x.at_offset(row, GROUP * plane + 4 * at), x.integers)
-                    which = at % len(total)
-                    total[which] = x.dot_bytes(total[which], quad, activations)
-            results = [total[0] if len(total) == 1 else b.add(*total) for total in totals]
-            if plane < planes - 1:
-                results = [b.shl(total, x.constant(x.integers, PLANE_BITS)) for total in results]
-        return results
-
-    return sums
-
-
-def _dot_avx2_8_bit(bits: int) -> Dot:
-    """Use ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
-
-    So other weights are split into their low 4 bits and the others.
-    """
-
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b = x.builder
-        halves = 1 if bits == 4 else 2
-        totals: list[list[Any]] = [[None] * halves for _ in rows]
-        for at in quads:
-            parts = _load_quad_halves(x, w, bits, at)
-            for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 4 * at), x.integers), x.bytes)
-                for half, part in enumerate(parts):
-                    pair = x.multiply_add_bytes(part, activations)
-                    total[half] = pair if total[half] is None else b.add(total[half], pair)
-        weights = [x.constant(x.shorts, 16**half) for half in range(halves)]
-        dot = [[x.multiply_add_int16(*both) for both in zip(total, weights, strict=True)] for total in totals]
-        return [one[0] if halves == 1 else b.add(*one) for one in dot]
-
-    return sums
-
-
-def _dot_avx2_15_bit(bits: int) -> Dot:
-    """Use ``pmaddwd``, on activations in int16."""
-
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b = x.builder
-        four = ir.VectorType(INT64, x.width // 2)
-        totals = [[x.constant(x.integers, 0)] * 2 for _ in rows]
-        for at in quads:
-            quad = _load_quad(x, w, bits, at)
-            halves = [b.zext(x.shuffle(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
-            for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 8 * at), four), x.shorts)
-                for which, half in enumerate(halves):
-                    total[which] = b.add(total[which], x.multiply_add_int16(half, activations))
-        # Each half has the sums of its columns in two neighbouring lanes.
-        return [x.shuffle(x.add_adjacent(*total), (0, 1, 4, 5, 2, 3, 6, 7)) for total in totals]
-
-    return sums
-
-
-def _load_quad(x: SimdBuilder, w: Any, bits: int, at: int) -> Any:
-    """Load four consecutive weights of each row from a group, as bytes."""
-    if bits == 8:
-        return x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
-    low = _low_bits(x, w, at)
-    return low if bits == 4 else x.builder.or_(low, _high_bits(x, w, bits, at, position=4))
-
-
-def _load_quad_halves(x: SimdBuilder, w: Any, bits: int, at: int) -> list[Any]:
-    """Load four consecutive weights of each row from a group: their low 4 bits, and the others if any."""
-    if bits == 8:
-        quad = x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
-        return [_move_bits(x, quad, 0, 15), _move_bits(x, quad, 4, 15)]
-    if bits == 4:
-        return [_low_bits(x, w, at)]
-    return [_low_bits(x, w, at), _high_bits(x, w, bits, at, position=0)]
-
-
-def _low_bits(x: SimdBuilder, w: Any, at: int) -> Any:
-    """Load the low 4 bits of a quad."""
-    return _move_bits(x, x.load(x.at_offset(w, at // 2 * 4 * PANEL), x.bytes), at % 2 * 4, 15)
-
-
-def _high_bits(x: SimdBuilder, w: Any, bits: int, at: int, position: int) -> Any:
-    """Load all but the low 4 bits of a quad, and move them to a position in their bytes."""
-    high = bits - 4
-    share = 8 // high  # quads of a byte
-    line = x.load(x.at_offset(w, (QUADS // 2 + at // share) * 4 * PANEL), x.bytes)
-    return _move_bits(x, line, at % share * high - position, (2**high - 1) << position)
-
-
-def _move_bits(x: SimdBuilder, vector: Any, right: int, mask: int) -> Any:
-    """Move bits to the right (to the left if negative) in their bytes, and mask them."""
-    b = x.builder
-    if right:
-        shift = b.lshr if right > 0 else b.shl
-        wide = shift(b.bitcast(vector, x.integers), x.constant(x.integers, abs(right)))
-        vector = b.bitcast(wide, x.bytes)
-    return b.and_(vector, x.constant(x.bytes, mask))
 
 
 def attention_scores(target: Target, rows: int) -> Any:
@@ -490,7 +375,7 @@ def _quantize_group(
         place = x.at_offset(out, at * x.width)
         if planes == 1:
             x.store(b.trunc(quantized, x.narrow_bytes), place)
-        elif not target.dot:
+        elif not target.planes:
             x.store(b.trunc(quantized, ir.VectorType(INT16, x.width)), x.at_offset(out, 2 * at * x.width))
         else:
             middle = x.constant(x.integers, 2 ** (PLANE_BITS - 1))

@@ -315,7 +315,7 @@ def test_the_log_says_that_int8_is_not_used_unless_it_was_refused(
             options = read_torch_config(BackendConfig(model=str(tmp_path), **said))
             TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)
     messages = [record.getMessage() for record in caplog.records]
-    expected = "int8 is not used: it needs AVX2, and sizes close to multiples of 32; weights=float32"
+    expected = "int8 is not used: it needs AVX2 or NEON, and sizes close to multiples of 32; weights=float32"
     assert messages == [expected]
 
 

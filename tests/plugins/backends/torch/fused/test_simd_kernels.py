@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from support.packed_weights import unpack
 
-from fllm_backends.torch.fused import simd_kernels
+from fllm_backends.torch.fused import dot_products, simd_kernels
 from fllm_backends.torch.fused.formats import FORMATS, GROUP, PANEL, Format, Scales
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.packing import PackedMatrix, PackedPart, QuantizedRows, pack, write_panels
@@ -63,15 +63,15 @@ def seen(target: Target, whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The activations after rounding."""
     if whole.shape[2] == 1:
         numbers = whole[:, :, 0].astype(np.float64)
-    elif target.dot:
-        numbers = whole[:, :, 0].astype(np.float64) * 2**simd_kernels.PLANE_BITS + whole[:, :, 1]
+    elif target.planes:
+        numbers = whole[:, :, 0].astype(np.float64) * 2**dot_products.PLANE_BITS + whole[:, :, 1]
     else:
         numbers = whole.reshape(*whole.shape[:2], -1).view(np.int16).astype(np.float64)
     return (numbers * scales[..., :1]).reshape(len(whole), -1)
 
 
 @on_every_target
-@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**simd_kernels.PLANE_BITS)])
+@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**dot_products.PLANE_BITS)])
 def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: int, most: int) -> None:
     x = numbers(4, DEEP)
     x[1, :GROUP] = 0
