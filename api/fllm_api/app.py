@@ -13,6 +13,7 @@ from litestar.types import Middleware
 
 from fllm.errors import ConfigError
 from fllm.interfaces import Collector
+from fllm.plugins.loader import PluginReport, Plugins
 from fllm.serving import RoutesContext
 from fllm_api.app_state import AppState, ServerState
 from fllm_api.application import Application
@@ -63,7 +64,9 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
     """
     cards = [each.loader.card for each in models.models]
     admission = Admission(sequence_capacity(cards, shared.config), shared.config.limits)
-    collectors = [IsolatedCollector(each, shared.plugins.owner_of(each)) for each in shared.collectors]
+    collectors = [
+        _isolated(shared.plugins, each, shared.plugins.owner_of(each)) for each in shared.collectors
+    ]
     background = BackgroundServer(models, admission, shared.drain, collectors)
     build = partial(_build, shared, models, admission, collectors)
     context = RoutesContext(
@@ -72,7 +75,7 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
         describe=partial(describe_server, shared, models, shared.plugins.page_panels()),
     )
     app = with_plugin_routes(
-        shared.plugins, build, context, lambda *collector: collectors.append(IsolatedCollector(*collector))
+        shared.plugins, build, context, lambda *each: collectors.append(_isolated(shared.plugins, *each))
     )
     background.app = app
     root_path = shared.config.root_path
@@ -127,6 +130,11 @@ def _build(
     )
 
 
+def _isolated(plugins: Plugins, collector: Collector, owner: PluginReport | None) -> IsolatedCollector:
+    meter = plugins.usage.meter(owner.name if owner else "", "collector", type(collector).__name__)
+    return IsolatedCollector(collector, owner, meter)
+
+
 def _ignoring_app(open_resources: Lifespan) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     """Return a lifespan as Litestar takes it."""
     return lambda _: open_resources()
@@ -159,7 +167,7 @@ def _middlewares(
     )
     return [
         # First: requests that the middlewares below reject are also reported to collectors and logged.
-        RequestTrackingMiddleware(collectors, names_models=models.selects),
+        RequestTrackingMiddleware(collectors, shared.plugins.usage, names_models=models.selects),
         # Before everything that costs something or that counts per client.
         AuthenticationMiddleware(config.keys, config.admin_keys),
         # Before admission, so that a draining server rejects requests whether or not it has room.

@@ -78,6 +78,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Whether only requests of the same client share the prefix cache. ``None``: if there are keys."""
     shared_prefixes: tuple[Path, ...] = ()
     """Files with beginnings of prompts that all clients share in the prefix cache."""
+    watchdog: bool = True
+    """Whether a plugin that blocks the event loop is interrupted."""
     sse_keep_alive: float = 10.0
     """Seconds without an event after which a stream sends its headers, or a comment; 0 means never."""
     reasoning_field: ReasoningField = "reasoning_content"

@@ -45,6 +45,7 @@ from fllm.interfaces import (
     TemplateContext,
 )
 from fllm.placement import EngineLaunch, PlacedEngine, Placement, PlacementContext, PlacementFactory
+from fllm.plugin_usage import PluginUsage
 from fllm.plugins.hooks import API_VERSION, hookimpl
 from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import ParserEntry
@@ -241,6 +242,7 @@ __all__ = [
     "PlacementFactory",
     "PluginConfig",
     "PluginError",
+    "PluginUsage",
     "PoolingBackend",
     "PoolingCard",
     "PoolingInput",

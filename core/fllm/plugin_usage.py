@@ -5,7 +5,6 @@ from __future__ import annotations
 from threading import Lock
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 
 class PluginUsage(Struct, frozen=True, kw_only=True):
@@ -36,19 +35,54 @@ class UsageMeter:
     """Counts the usage of one part of a plugin. Thread-safe."""
 
     def __init__(self, plugin: str = "", kind: str = "", name: str = "") -> None:
-        self._usage = PluginUsage(plugin=plugin, kind=kind, name=name)
+        self._part = (plugin, kind, name)
         self._lock = Lock()
+        self._calls = 0
+        self._errors = 0
+        self._seconds = 0.0
+        self._events = 0
+        self._characters = 0
+        self._bytes_in = 0
+        self._bytes_out = 0
 
     @property
     def usage(self) -> PluginUsage:
         """The usage so far."""
-        return self._usage
-
-    def add(self, **amounts: float) -> None:
-        """Add amounts to the fields of these names. Call it once per sequence or request, not per token."""
+        plugin, kind, name = self._part
         with self._lock:
-            sums = {name: getattr(self._usage, name) + amount for name, amount in amounts.items()}
-            self._usage = replace(self._usage, **sums)
+            return PluginUsage(
+                plugin=plugin,
+                kind=kind,
+                name=name,
+                calls=self._calls,
+                errors=self._errors,
+                seconds=self._seconds,
+                events=self._events,
+                characters=self._characters,
+                bytes_in=self._bytes_in,
+                bytes_out=self._bytes_out,
+            )
+
+    def add(
+        self,
+        calls: int = 0,
+        seconds: float = 0.0,
+        *,
+        errors: int = 0,
+        events: int = 0,
+        characters: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+    ) -> None:
+        """Add amounts. Call it once per sequence or request, not per token."""
+        with self._lock:
+            self._calls += calls
+            self._seconds += seconds
+            self._errors += errors
+            self._events += events
+            self._characters += characters
+            self._bytes_in += bytes_in
+            self._bytes_out += bytes_out
 
 
 class UsageMeters:

@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -67,7 +67,7 @@ async def _serve(
         if listener is None:
             return
         listener.on_ready = lambda: _announce(models, sockets, started_at)
-        await _listen(listener, sockets, interrupted)
+        await _listen(listener, sockets, interrupted, watchdog=models[0].server.watchdog)
 
 
 def _reload(config: ServerConfig) -> None:
@@ -131,11 +131,13 @@ def _import_listener() -> CreateListener:
     return create_listener
 
 
-async def _listen(listener: Listener, sockets: list[socket.socket], interrupted: asyncio.Event) -> None:
+async def _listen(
+    listener: Listener, sockets: list[socket.socket], interrupted: asyncio.Event, *, watchdog: bool
+) -> None:
     allow_address_reuse(sockets)
     serving = asyncio.create_task(listener.serve(sockets))
     waiting = asyncio.create_task(interrupted.wait())
-    with watch_event_loop(asyncio.get_running_loop()):
+    with watch_event_loop(asyncio.get_running_loop()) if watchdog else nullcontext():
         await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         listener.drain()

@@ -12,18 +12,17 @@ from fllm.chat.compiled_template import TemplateTooComplex
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import Backend, TemplateContext
 from fllm.model_check import ModelCheck, render_watchdog
-from fllm.plugins.loader import Plugins
+from fllm.plugin_usage import UsageMeter
+from fllm.plugins.loader import PluginReport, Plugins
 from fllm.tokenizer import Tokenizer
 from fllm.values import ChatTemplates, ModelCard
+from fllm_api.build_info import DISTRIBUTION
 from fllm_api.config import ServerConfig
 
 log = logging.getLogger("fllm.server")
 
 TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
 """Files of a model that may contain its chat template, in order of precedence."""
-
-FILES_PLUGIN = "templates"
-"""Name of the plugin that finds chat templates in files."""
 
 
 class ModelFiles(Struct, frozen=True):
@@ -54,18 +53,19 @@ def load_model_files(
     check.check_tokenizer(directory)
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(tokenizer, card)
-    context = TemplateContext(card=card, file=config.chat_template)
-    plugin, found = plugins.find_chat_templates(context)
-    templates = found or {}
+    resolved = plugins.resolve_chat_templates(TemplateContext(card=card, file=config.chat_template))
+    templates = resolved[1] if resolved else {}
     if not templates and card.pooling is not None:
         return ModelFiles(tokenizer, templates, None)
-    if not templates:
+    if not resolved or not templates:
         log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
         return ModelFiles(tokenizer, templates, None)
-    where = _origin(config, directory, plugin)
-    log.info("%s is used (plugin %s)", where, plugin)
+    plugin = resolved[0]
+    where = describe_origin(plugin, config.chat_template, directory)
+    log.info("prompts are rendered by %s", where)
     check.check_templates(templates, config.chat_template_content_format, where)
-    return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where))
+    meter = plugins.usage.meter(plugin.name, "chat template", plugin.name)
+    return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where, meter))
 
 
 def _check_vocabulary(tokenizer: Tokenizer, card: ModelCard) -> None:
@@ -79,7 +79,7 @@ def _check_vocabulary(tokenizer: Tokenizer, card: ModelCard) -> None:
 
 
 def _compile(
-    config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer, where: str
+    config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer, where: str, meter: UsageMeter
 ) -> ChatTemplate | None:
     """Compile the chat templates. Return ``None``, with a warning, if they are invalid."""
     try:
@@ -90,6 +90,7 @@ def _compile(
             where=where,
             watchdog=render_watchdog(),
             control_tokens=None if config.allow_special_tokens_in_text else control_tokens(tokenizer),
+            meter=meter,
         )
         if template.adaptations:
             log.info("%s can't express every conversation: %s", where, "; ".join(template.adaptations))
@@ -101,11 +102,14 @@ def _compile(
         return None
 
 
-def _origin(config: ServerConfig, directory: Path, plugin: str) -> str:
-    """Return a description of the chat templates that names their file, or their plugin."""
-    if plugin != FILES_PLUGIN:
-        return f"the chat template of the plugin {plugin}"
-    if config.chat_template is not None:
-        return f"--chat-template {config.chat_template}"
+def describe_origin(plugin: PluginReport, given: Path | None, directory: Path) -> str:
+    """Return a description of the chat templates that names their file, or the plugin that has them.
+
+    ``given``: the file of ``--chat-template``, which takes precedence over plugins, and these over the model.
+    """
+    if given is not None:
+        return f"--chat-template {given}"
+    if plugin.distribution != DISTRIBUTION:
+        return f"the chat template of the plugin {plugin.title}"
     file = next((name for name in TEMPLATE_FILES if (directory / name).is_file()), "")
     return f"the chat template in {directory / file}"

@@ -15,6 +15,7 @@ from fllm.errors import PluginError
 from fllm.interfaces import Collector
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.serving import RoutesContext
+from fllm_api.middleware.request_tracking import PLUGIN
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.errors import ErrorResponse
 
@@ -45,6 +46,8 @@ def with_plugin_routes(
     """Those of the same plugin."""
     context = replace(context, lifespan=added.append, collect=collectors.append)
 
+    plugin = ""
+
     def check(routes: Iterable[Any]) -> list[Any]:
         handlers = list(routes)
         for handler in handlers:
@@ -56,6 +59,8 @@ def with_plugin_routes(
         return handlers
 
     def keep(report: PluginReport, is_accepted: bool) -> None:
+        nonlocal plugin
+        plugin = report.name
         if is_accepted:
             lifespans.extend(added)
             for collector in collectors:
@@ -64,7 +69,8 @@ def with_plugin_routes(
         collectors.clear()
 
     for handlers in plugins.routes(check, context, keep):
-        mounted += handlers
+        router = Router("/", route_handlers=handlers, opt={PLUGIN: plugin})
+        mounted.append(router)  # the check of the next plugin sees it
     return build(mounted, lifespans) if mounted or lifespans else app
 
 

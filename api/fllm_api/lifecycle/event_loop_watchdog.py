@@ -4,6 +4,8 @@ Parsers and collectors run on the event loop. A thread detects that the loop's h
 interrupts what is being executed there with a signal whose handler raises. So code that hangs fails like code
 that raises: its request ends with an error, and all others go on.
 
+While a debugger stops the loop, such as at a ``breakpoint()``, it is not interrupted.
+
 No thread can run while `re` searches for a match, since it holds the GIL. But signals still arrive, so the
 kernel also measures the CPU time of the process (``ITIMER_PROF``).
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -33,6 +36,11 @@ MAX_INTERRUPTS = 10
 iteration of the loop."""
 SIGNAL = getattr(signal, "SIGURG", None)
 """Signal that is ignored by default, so that it does not kill a child process without a handler."""
+DEBUGGERS = frozenset(("bdb", "pdb", "code", "IPython.core.debugger", "pudb.debugger"))
+"""Modules whose code runs while their prompt waits."""
+TRACERS = frozenset(("bdb", "pdb", "pydevd", "_pydevd_bundle", "pydevd_tracing", "pudb"))
+"""Packages whose functions trace code for a debugger, unlike those of tools that measure coverage."""
+log = logging.getLogger("fllm.server")
 EXIT_STATUS = 70
 """``EX_SOFTWARE`` of ``sysexits.h``."""
 
@@ -92,7 +100,7 @@ class EventLoopWatchdog:
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handle the signals: raise `EventLoopStalled`, unless there was a heartbeat in the meantime."""
-        if self._stopped.is_set():
+        if self._stopped.is_set() or is_debugged(frame):
             return
         computed = time.thread_time() - self._cpu_seconds
         if self._beats == self._interrupted_at or computed >= self._stall_timeout:
@@ -106,17 +114,40 @@ class EventLoopWatchdog:
 
     def _watch(self) -> None:
         heartbeat = Heartbeat(HEARTBEAT_INTERVAL, self._stall_timeout)
-        last_seen, interrupts = self._beats, 0
+        last_seen, interrupts, debugged = self._beats, 0, False
         while not self._stopped.wait(HEARTBEAT_INTERVAL):
             heartbeat.record(alive=self._beats != last_seen)
             if not heartbeat.silence:
                 last_seen, interrupts = self._beats, 0
+            elif is_debugged(sys._current_frames().get(self._main)):
+                heartbeat = Heartbeat(HEARTBEAT_INTERVAL, self._stall_timeout)
+                if not debugged:
+                    log.warning("a debugger has stopped the event loop: all requests wait for it")
+                debugged = True
             elif heartbeat.silence >= self._stall_timeout + interrupts:
                 if interrupts == self._max_interrupts:
                     _exit(heartbeat.silence)
                 interrupts += 1
                 self._interrupted_at = last_seen
                 signal.pthread_kill(self._main, signal.SIGURG)
+
+
+def is_debugged(frame: FrameType | None) -> bool:
+    """Return whether a debugger has stopped the code of this frame, or traces the process.
+
+    `pdb` and its relatives run inside the stack of what they stop. Debuggers of editors trace all threads.
+    """
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
+    if monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None:
+        return True
+    tracer = getattr(sys.gettrace(), "__module__", None) or ""
+    if tracer.partition(".")[0] in TRACERS:
+        return True
+    while frame is not None:
+        if frame.f_globals.get("__name__") in DEBUGGERS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _exit(seconds: float) -> None:

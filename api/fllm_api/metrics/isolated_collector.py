@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import ParamSpec
 
 from fllm.containment import contained
 from fllm.errors import format_error
 from fllm.interfaces import Collector, RequestRecord
+from fllm.plugin_usage import UsageMeter
 from fllm.plugins.loader import PluginReport
 from fllm.values import EngineStats
 from fllm_api.lifecycle.event_loop_watchdog import EventLoopStalled
@@ -24,9 +26,12 @@ class IsolatedCollector(Collector):
     A collector that blocks the event loop is disabled, because each call would delay all requests.
     """
 
-    def __init__(self, collector: Collector, owner: PluginReport | None = None) -> None:
+    def __init__(
+        self, collector: Collector, owner: PluginReport | None = None, meter: UsageMeter | None = None
+    ) -> None:
         self._collector = collector
         self._owner = owner
+        self._meter = UsageMeter() if meter is None else meter
         self._failed: set[str] = set()
         self._disabled = False
 
@@ -62,10 +67,13 @@ class IsolatedCollector(Collector):
     def _call(self, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         if self._disabled:
             return
+        started_at = perf_counter()
         with contained(lambda error: self._failed_with(error, method.__name__)):
             method(*args, **kwargs)
+        self._meter.add(calls=1, seconds=perf_counter() - started_at)
 
     def _failed_with(self, error: BaseException, method: str) -> None:
+        self._meter.add(errors=1)
         kind = type(self._collector)
         name = f"{kind.__module__}.{kind.__qualname__}.{method}"
         if isinstance(error, EventLoopStalled):

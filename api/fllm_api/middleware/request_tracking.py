@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
 
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from fllm.interfaces import Collector
 from fllm.logs import REQUEST_ID
 from fllm.pipeline.request_tracker import RequestTracker
+from fllm.plugin_usage import UsageMeter, UsageMeters
 from fllm_api.errors import classify_error
 from fllm_api.request_context import RequestContext, context_of
 
 NOT_TRACKED = {"not_tracked": True}
 """The ``opt`` of a handler that is polled, such as a health check: no tracker and no access-log line."""
+
+PLUGIN = "plugin"
+"""In the ``opt`` of a handler of a plugin: its name."""
 
 TRACE_CONTEXT = (b"traceparent", b"tracestate")
 """The headers of W3C Trace Context."""
@@ -23,9 +29,12 @@ TRACE_CONTEXT = (b"traceparent", b"tracestate")
 class RequestTrackingMiddleware(ASGIMiddleware):
     """Creates the tracker of a request before a byte of its body is read, and finishes it in every case."""
 
-    def __init__(self, collectors: Sequence[Collector], *, names_models: bool = False) -> None:
+    def __init__(
+        self, collectors: Sequence[Collector], usage: UsageMeters, *, names_models: bool = False
+    ) -> None:
         """Create it. ``names_models``: collectors learn of a request only once its model is known."""
         self._collectors = collectors
+        self._usage = usage
         self._names_models = names_models
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
@@ -34,9 +43,49 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         REQUEST_ID.set(context.request_id)
         opt = scope["route_handler"].opt
         if opt.get("not_tracked"):
-            return await next_app(scope, receive, send)
+            await next_app(scope, receive, send)
+            return
         collectors = self._collectors if opt.get("uses_engine") else ()
         context.tracker = _new_tracker(scope, context, collectors, deferred=self._names_models)
+        if (plugin := opt.get(PLUGIN)) is None:
+            await self._handle(context, scope, receive, send, next_app)
+        else:
+            meter = self._usage.meter(plugin, "routes", plugin)
+            await self._handle_metered(meter, scope, receive, send, next_app)
+
+    async def _handle_metered(
+        self, meter: UsageMeter, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """Track a request of a plugin's route, and count what it costs."""
+        bytes_in = bytes_out = 0
+        context, started_at = context_of(scope), perf_counter()
+
+        async def receive_counted() -> Any:
+            nonlocal bytes_in
+            message: Any = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
+
+        async def send_counted(message: Message) -> None:
+            nonlocal bytes_out
+            if message["type"] == "http.response.body":
+                bytes_out += len(message["body"])
+            await send(message)
+
+        try:
+            await self._handle(context, scope, receive_counted, send_counted, next_app)
+        finally:
+            meter.add(
+                calls=1,
+                seconds=perf_counter() - started_at,
+                errors=int((context.status or 0) >= 500),
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+            )
+
+    async def _handle(
+        self, context: RequestContext, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
         try:
             await next_app(scope, receive, send)
         except Exception as error:  # Litestar's exception handler, which sends the response, runs after this

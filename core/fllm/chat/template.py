@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from time import perf_counter
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from fllm.chat.template_rules import PROBE_TOOL, TemplateRules
 from fllm.chat.tool_prompt import DEFAULT_CALL_FORMAT, CallFormat, add_instructions, add_tool_prompt
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 from fllm.errors import ConfigError, RequestError
+from fllm.plugin_usage import UsageMeter
 from fllm.values import ChatTemplates
 
 T = TypeVar("T")
@@ -50,13 +52,20 @@ class ChatTemplate:
         special_tokens: Mapping[str, str],
         where: str,
         watchdog: ThreadWatchdog | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
         self._templates = templates
         self._special_tokens = special_tokens
         self._where = where
         self._watchdog = watchdog
+        self._meter = UsageMeter() if meter is None else meter
         self.slow = False
         """Whether a conversation has exceeded a limit. Render outside the event loop from then on."""
+
+    @property
+    def where(self) -> str:
+        """The origin of the templates: a file, a plugin or the model."""
+        return self._where
 
     @property
     def reasoning_controls(self) -> ReasoningControls:
@@ -73,12 +82,13 @@ class ChatTemplate:
         where: str = "the chat template",
         watchdog: ThreadWatchdog | None = None,
         control_tokens: ControlTokens | None = None,
+        meter: UsageMeter | None = None,
     ) -> ChatTemplate:
         """Compile all templates; raise `ConfigError` for invalid Jinja.
 
         ``control_tokens`` are text in messages; with ``None`` they keep their meaning there. ``where`` names
         the origin of the templates in error messages. ``watchdog`` limits compiling and rendering: raise
-        `TemplateTooComplex` if it interrupts one.
+        `TemplateTooComplex` if it interrupts one. ``meter`` counts the rendered prompts and their time.
         """
         try:
             compiled = {
@@ -87,7 +97,7 @@ class ChatTemplate:
             }
         except LimitExceeded as error:
             raise TemplateTooComplex(f"{where} is too complex: {error}") from None
-        return cls(compiled, special_tokens, where, watchdog)
+        return cls(compiled, special_tokens, where, watchdog, meter)
 
     @property
     def adaptations(self) -> list[str]:
@@ -185,9 +195,16 @@ class ChatTemplate:
     def _render(self, template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
         # Only in a thread without an event loop may a conversation take long.
         seconds = None if asyncio._get_running_loop() is None else EVENT_LOOP_SECONDS
+        started_at = perf_counter()
         try:
-            return _run(self._watchdog, partial(_render, template, variables), seconds)
+            text = _run(self._watchdog, partial(_render, template, variables), seconds)
+            self._meter.add(calls=1, seconds=perf_counter() - started_at, characters=len(text))
+            return text
+        except RequestError:
+            self._meter.add(errors=1)
+            raise
         except LimitExceeded as error:
+            self._meter.add(errors=1)
             self.slow = True
             if seconds is not None:
                 raise SlowTemplate from None

@@ -152,14 +152,16 @@ class Plugins:
 
     def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
         """Return the first result of the resolvers. A `UserError` propagates; other errors are logged."""
-        return self.find_chat_templates(context)[1]
+        found = self.resolve_chat_templates(context)
+        return found and found[1]
 
-    def find_chat_templates(self, context: TemplateContext) -> tuple[str, ChatTemplates | None]:
-        """Return what `chat_templates` does, after the name of the plugin that it comes from."""
+    def resolve_chat_templates(self, context: TemplateContext) -> tuple[PluginReport, ChatTemplates] | None:
+        """Return the same, with the report of the plugin that has them."""
         results = self._call_each(
             "fllm_chat_template", check_templates, passing=(UserError,), context=context
         )
-        return next(results, ("", None))
+        found = ((self._registered[name][0], templates) for name, templates in results)
+        return next(found, None)
 
     def collectors(self, context: MetricsContext) -> list[Collector]:
         """Return the collectors of all plugins. A plugin whose hook raises is logged and skipped."""

@@ -13,6 +13,7 @@ from fllm_metrics.accept_header import unescaped
 from fllm_metrics.furiosa_metrics import FuriosaPage
 from fllm_metrics.metrics_state import MetricsState
 from fllm_metrics.model_metrics import MergedPages
+from fllm_metrics.plugin_metrics import PluginPage
 from fllm_metrics.vllm_metrics import VllmPage
 
 PageKind = type[FuriosaPage] | type[VllmPage]
@@ -35,6 +36,7 @@ class PrometheusCollector(Collector):
         kinds: list[PageKind] = [FuriosaPage, *(COMPATIBLE_PAGES[name] for name in context.config.compat)]
         for page in kinds:
             self._registry.register(MergedPages(partial(self._pages, page)))
+        self._registry.register(PluginPage(context.plugin_usage))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 

@@ -41,6 +41,11 @@ OBSERVABILITY_OPTIONS = [
         ["--enable-payload-logging"], is_flag=True, help="Print every request and response to stdout."
     ),
     _observability(
+        ["--watchdog/--no-watchdog"],
+        default=True,
+        help="Interrupt a plugin that blocks the server for 5 s, unless a debugger has stopped it.",
+    ),
+    _observability(
         ["--record"],
         type=click.Path(path_type=Path),
         show_default="none",

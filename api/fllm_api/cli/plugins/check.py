@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
+from fllm.errors import ModelError
 from fllm.extras import require_extra
 from fllm.model.source import locate
 from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
@@ -41,7 +42,8 @@ COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 def check(ctx: click.RichContext, /, path_or_name: str, as_json: bool, **options: Any) -> None:
     """Run the contract tests on a .py file, a project directory, or an installed plugin.
 
-    The exit status is 1 if a check fails. A backend is started only with --model.
+    The exit status is 1 if a check fails. The backend of a device is started with the embedded model, and
+    other backends only with --model.
     """
     checks = _run_checks(ctx, path_or_name, options)
     if as_json:
@@ -69,6 +71,7 @@ def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) 
     settings.load_profile("check")
     check_options = CheckOptions(
         model=model,
+        default_model=_embedded_model(),
         max_model_len=options["max_model_len"],
         options=dict(options["backend_option"]),
         placement_options=dict(options["placement_option"]),
@@ -76,6 +79,13 @@ def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) 
     )
     for target in targets:
         yield from check_plugin(target, check_options)
+
+
+def _embedded_model() -> str | None:
+    try:
+        return locate().location
+    except ModelError:  # it is not installed
+        return None
 
 
 def _print_each(results: Iterable[PartResult]) -> Iterator[PartResult]:

@@ -28,7 +28,7 @@ from fllm.interfaces import (
 )
 from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins.loader import Plugins
-from fllm.plugins.registry import Registry
+from fllm.plugins.registry import BackendEntry, Registry
 from fllm.testing import (
     BackendContract,
     ChatTemplateContract,
@@ -58,6 +58,8 @@ class CheckOptions(Struct, frozen=True, kw_only=True):
     """Options of the checks of backends and chat templates. Without a model, no backend is started."""
 
     model: str | None = None
+    default_model: str | None = None
+    """Model for backends of a device, if none is given."""
     max_model_len: int = 512
     options: dict[str, str] = {}
     """Values of ``--backend-option``."""
@@ -121,7 +123,9 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
         case "reasoning parser":
             yield from check_contract(_reasoning_parser_contract(target))
         case "backend":
-            yield from _check_backend(target, options)
+            entry = registry.entry(name)
+            has_device = isinstance(entry, BackendEntry) and bool(entry.devices)
+            yield from _check_backend(target, options, has_device=has_device)
         case "placement":
             yield from _check_placement(target, options.placement_options)
         case "command" if not isinstance(target, click.Command):
@@ -152,12 +156,13 @@ def _reasoning_parser_contract(loaded: LoadedParser) -> type[ReasoningParserCont
 
 
 def _check_backend(
-    factory: Callable[[BackendConfig, BackendContext], Backend], options: CheckOptions
+    factory: Callable[[BackendConfig, BackendContext], Backend], options: CheckOptions, *, has_device: bool
 ) -> Iterator[CheckResult]:
-    if options.model is None:
+    model = options.model or (options.default_model if has_device else None)
+    if model is None:
         yield CheckResult("passes BackendContract", "skipped", "name a model to start it with: --model MODEL")
         return
-    config = BackendConfig(model=options.model, max_model_len=options.max_model_len, options=options.options)
+    config = BackendConfig(model=model, max_model_len=options.max_model_len, options=options.options)
 
     class Checked(BackendContract):
         prompts = _PROMPTS

@@ -27,6 +27,7 @@ SUBCOMMANDS = (
         "fllm_api.cli.plugins.packages.lock:lock",
         "Write or check versions and digests of plugins.",
     ),
+    Entry("template", "fllm_api.cli.plugins.template:template", "Print the prompt that a chat becomes."),
     Entry("new", "fllm_api.cli.plugins.new:new", "Create a project for a new plugin."),
 )
 

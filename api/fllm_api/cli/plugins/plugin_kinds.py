@@ -43,8 +43,9 @@ KINDS = {
     ),
     "backend": PluginKind(
         summary="Runs models on a device, with the server's continuous batching.",
-        serve="furiosa-llm serve DIRECTORY --devices {module}",
-        note="DIRECTORY has a model's tokenizer. Replace the model in `src/{module}/runner.py`.",
+        serve="furiosa-llm serve --devices {module}\nfuriosa-llm serve DIRECTORY --devices {module}",
+        note="It uses the tokenizer of the embedded model, or of that in DIRECTORY. Replace the model in "
+        "`src/{module}/runner.py`.",
         registry="backends",
         dependencies=("msgspec>=0.20", "numpy>=2.0"),
         test_dependencies=("tokenizers>=0.22",),

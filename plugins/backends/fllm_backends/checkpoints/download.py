@@ -131,6 +131,11 @@ def fetch_tokenizer_files(
     return LocalModel(directory, fingerprint([directory / "config.json"]))
 
 
+def model_directory(model: str, revision: str | None) -> Path:
+    """Return the directory of `fetch_tokenizer_files`: what `fllm.model.model_directory` calls."""
+    return fetch_tokenizer_files(model, revision, lambda _: None).directory
+
+
 def _extract_gguf(file: Path, check: Check | None = None) -> LocalModel:
     require_extra("torch", NEEDS_EXTRA)
 

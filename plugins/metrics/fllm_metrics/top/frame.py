@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -21,6 +21,8 @@ RATE_SECONDS = 10.0
 QUANTILE_SECONDS = 60.0
 """Window of the quantiles."""
 LABEL_WIDTH, VALUE_WIDTH = 16, 11
+MAX_PLUGINS = 5
+"""Maximum number of parts of plugins that are shown."""
 FULL_CACHE = 0.9
 """Share of used KV blocks above which the gauge is red."""
 
@@ -67,6 +69,9 @@ class Frame:
         if self._now and (models := self._now.now.models):
             yield Text()
             yield _models(models)
+        if self._now and (plugins := _busiest(self._now)):
+            yield Text()
+            yield _plugins(plugins, self._now)
 
     def _title(self, width: int) -> Text:
         clock = time.strftime("%H:%M:%S")
@@ -191,6 +196,38 @@ def _models(models: Mapping[str, Mapping[str, float]]) -> RenderableType:
             number(values.get("model_requests", 0.0)),
             number(values.get("model_waiting_requests", 0.0)),
             number(values.get("model_loads_total", 0.0)),
+        )
+    return table
+
+
+def _busiest(window: Window) -> list[str]:
+    """Return the parts of plugins that were used in these seconds, or have failed, most time first."""
+    used = {
+        name: _increase(window, name, "seconds_total")
+        for name, values in window.now.plugins.items()
+        if _increase(window, name, "calls_total") or values.get("errors_total")
+    }
+    return sorted(used, key=used.__getitem__, reverse=True)[:MAX_PLUGINS]
+
+
+def _increase(window: Window, part: str, name: str) -> float:
+    now, before = (page.plugins.get(part, {}).get(name, 0.0) for page in (window.now, window.before))
+    return max(now - before, 0.0)
+
+
+def _plugins(names: Sequence[str], window: Window) -> RenderableType:
+    """Return a line for each part: its calls, its share of the time, and its errors since the start."""
+    table = _table(LABEL_WIDTH + 20, 9, 9, 9)
+    seconds_ = window.seconds or 1.0
+    titles = ("calls/s", "time", "errors")
+    table.add_row("Plugins", *(Text(title, "dim") for title in titles), style="bold")
+    for name in names:
+        errors = window.now.plugins[name].get("errors_total", 0.0)
+        table.add_row(
+            f"  {name}",
+            number(_increase(window, name, "calls_total") / seconds_),
+            percent(_increase(window, name, "seconds_total") / seconds_),
+            Text(number(errors), "red" if errors else ""),
         )
     return table
 

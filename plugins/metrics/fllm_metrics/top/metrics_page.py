@@ -48,6 +48,8 @@ class Page(Struct, frozen=True):
     """Values of each replica by name, without the prefix ``replica_``."""
     models: Mapping[str, Mapping[str, float]] = {}
     """Values of each model by name, if models are loaded on demand."""
+    plugins: Mapping[str, Mapping[str, float]] = {}
+    """Values of each part of a plugin, by kind and name, without the prefix ``plugin_``."""
 
 
 def parse_page(text: str) -> Page:
@@ -55,12 +57,15 @@ def parse_page(text: str) -> Page:
     values: dict[str, float] = defaultdict(float)
     replicas: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     models: dict[str, dict[str, float]] = defaultdict(dict)
+    plugins: dict[str, dict[str, float]] = defaultdict(dict)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             name = name.removeprefix(PREFIX)
             if "le" in labels:
                 buckets[name.removesuffix("_bucket")][float(labels["le"])] += value
+            elif "plugin" in labels:
+                plugins[f"{labels['kind']} {labels['name']}"][name.removeprefix("plugin_")] = value
             elif "replica" in labels:
                 replicas[labels["model_name"], labels["replica"]][name.removeprefix("replica_")] = value
             else:
@@ -73,4 +78,4 @@ def parse_page(text: str) -> Page:
     on_demand = {name: each for name, each in models.items() if "model_loaded" in each}
     several = len({model for model, _ in replicas}) > 1
     by_name = {f"{model} {name}" if several else name: each for (model, name), each in replicas.items()}
-    return Page(values, histograms, by_name, on_demand)
+    return Page(values, histograms, by_name, on_demand, plugins)
