@@ -49,14 +49,18 @@ class PageServer(ScriptedServer):
     """A scripted server with the page, which answers over HTTP."""
 
     url: str
+    _server: uvicorn.Server
+    _thread: threading.Thread
 
     @contextmanager
     def listening(self) -> Iterator[PageServer]:
         """Serve on a free port of this machine, in a thread."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        self._server = server = uvicorn.Server(
+            uvicorn.Config(self.app, log_level="critical", timeout_graceful_shutdown=1)
+        )
+        self._thread = thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         deadline = time.monotonic() + 20
         while not server.started:
@@ -66,8 +70,12 @@ class PageServer(ScriptedServer):
         try:
             yield self
         finally:
-            server.should_exit = True
-            thread.join(20)
+            self.cut()
+
+    def cut(self) -> None:
+        """End all connections, and serve no more."""
+        self._server.should_exit = True
+        self._thread.join(20)
 
     def script(self, *pieces: str, stalls_after: int | None = None, fails_after: int | None = None) -> None:
         """Set what the next responses are, and forget the requests so far."""
@@ -120,7 +128,7 @@ def opened(browser: Browser, url: str, **context: Any) -> Iterator[tuple[Page, W
         page.goto(url)
         page.locator("[role=tablist]").wait_for()
         yield page, watch
-        assert watch.problems == []
+        assert not watch.problems, "\n".join(watch.problems)
 
 
 def _refuse(route: Route) -> None:

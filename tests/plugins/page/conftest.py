@@ -19,7 +19,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:
     """Start a server."""
-    with page_server(tool_call_parser="hermes", reasoning_parser="granite") as server:
+    with page_server(tool_call_parser="hermes", reasoning_parser="granite", max_model_len=2**20) as server:
         yield server
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 from support.page_browser import PageServer, Watch
+from support.page_steps import answered, ask, body_of
 
 WEATHER = (
     '[{"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}]'
@@ -19,26 +18,6 @@ WEATHER = (
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Seoul"}}\n</tool_call>'
 # A red pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-
-
-def ask(page: Page, text: str) -> None:
-    """Send a message."""
-    page.get_by_label("Message", exact=True).fill(text)
-    page.keyboard.press("Enter")
-
-
-def answered(page: Page, text: str) -> None:
-    """Wait until the last answer is complete and has this text."""
-    expect(page.locator(".assistant.last .bubble")).to_have_text(text)
-    expect(page.get_by_role("button", name="Send")).to_be_attached()
-
-
-def body_of(page: Page, text: str) -> dict[str, Any]:
-    """Send a message, and return the body of its request."""
-    with page.expect_request("**/page/chat") as sent:
-        ask(page, text)
-    found: dict[str, Any] = sent.value.post_data_json
-    return found
 
 
 def test_an_answer_is_streamed_and_the_next_request_has_it(page: Page, server: PageServer) -> None:
@@ -249,20 +228,18 @@ def copied(page: Page, server: PageServer) -> dict[str, str]:
     return texts
 
 
-@pytest.mark.parametrize("name", ["curl", "Python"])
-def test_a_copied_command_sends_the_same_request(
-    name: str, copied: dict[str, str], server: PageServer
-) -> None:
+def test_a_copied_command_sends_the_same_request(copied: dict[str, str], server: PageServer) -> None:
     asked = server.engine.requests[-1]
-    server.script("second")
-    program = ["bash", "-c"] if name == "curl" else [sys.executable, "-c"]
-    environment = {**os.environ, "OPENAI_API_KEY": "none"}
-    done = subprocess.run(
-        [*program, copied[name]], capture_output=True, text=True, timeout=60, env=environment
-    )
-    assert "second" in done.stdout, done.stderr
-    if name == "curl":
-        assert json.loads(done.stdout)["object"] == "chat.completion"
-    again = server.engine.requests[-1]
-    assert again.token_ids == asked.token_ids
-    assert again.sampling == asked.sampling
+    for name, program in (("curl", "bash"), ("Python", sys.executable)):
+        server.script("second")
+        done = subprocess.run(
+            [program, "-c", copied[name]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "OPENAI_API_KEY": "none"},
+        )
+        assert "second" in done.stdout, done.stderr
+        again = server.engine.requests[-1]
+        assert again.token_ids == asked.token_ids
+        assert again.sampling == asked.sampling

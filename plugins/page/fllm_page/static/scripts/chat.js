@@ -58,8 +58,14 @@
         <button type="button" class="button small" onClick=${fllm.loadServer}>Retry</button></p>`}</div>`;
   }
 
+  let top = 0;
+
+  /** Follow the end when it is reached, until the user scrolls up. What grows below does not count. */
   function onScroll({ target }) {
-    atEnd.value = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_END;
+    const { scrollHeight, scrollTop, clientHeight } = target;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_END) atEnd.value = true;
+    else if (scrollTop < top) atEnd.value = false;
+    top = scrollTop;
   }
 
   function Head() {

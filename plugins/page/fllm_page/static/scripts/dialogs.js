@@ -7,9 +7,10 @@
   function Dialog({ title, onClose, children }) {
     const dialog = useRef();
     useEffect(() => {
-      const before = document.activeElement;
-      dialog.current.showModal();
-      return () => before?.focus?.();
+      const element = dialog.current;
+      element.showModal();
+      // The browser gives the focus back to what had it.
+      return () => element.close();
     }, []);
     return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${onClose}>
       <header class="dialog-head"><h2 id="dialog-title">${title}</h2>

@@ -7,12 +7,20 @@
   const NEAR = "1500px";
 
   const upgrades = new WeakMap();
-  const observer = new IntersectionObserver(
-    (entries) => {
-      for (const { isIntersecting, target } of entries) if (isIntersecting) upgrades.get(target)?.();
-    },
-    { rootMargin: NEAR },
-  );
+  let observer = null;
+
+  /** Call `upgrade` when an element comes near the view. */
+  function whenNear(element, upgrade) {
+    observer ??= new IntersectionObserver(
+      (entries) => {
+        for (const { isIntersecting, target } of entries) if (isIntersecting) upgrades.get(target)?.();
+      },
+      // A margin counts at the root only, so the root is what scrolls.
+      { root: element.closest(".chat-scroll"), rootMargin: NEAR },
+    );
+    upgrades.set(element, upgrade);
+    observer.observe(element);
+  }
 
   /** Change the conversation that is shown. */
   function update(change) {
@@ -186,14 +194,13 @@
     }
     componentDidMount() {
       if (this.state.near) return;
-      upgrades.set(this.place.current, () => {
+      whenNear(this.place.current, () => {
         observer.unobserve(this.place.current);
         this.setState({ near: true });
       });
-      observer.observe(this.place.current);
     }
     componentWillUnmount() {
-      observer.unobserve(this.place.current);
+      observer?.unobserve(this.place.current);
     }
     content({ node, run, isLast }) {
       if (run) return html`<${Growing} run=${run} />`;
