@@ -63,7 +63,9 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
     Raise `ConfigError` if a route begins with the path prefix.
     """
     cards = [each.loader.card for each in models.models]
-    admission = Admission(sequence_capacity(cards, shared.config), shared.config.limits)
+    admission = Admission(
+        sequence_capacity(cards, shared.config), shared.config.limits, shared.config.owner_limits
+    )
     collectors = [
         _isolated(shared.plugins, each, shared.plugins.owner_of(each)) for each in shared.collectors
     ]

@@ -63,6 +63,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     memory_budget: int | None = None
     """Bytes for all loaded models; the least recently used are unloaded. ``None``: no limit."""
     limits: RateLimits = RateLimits()
+    owner_limits: Mapping[str, RateLimits] = {}
+    """Limits of owners of keys that have their own, by the owner's name."""
     max_queue: int = 2048
     """Sequences that may wait in addition to those that the engine runs; more are rejected with 503."""
     request_timeout: float = 0.0

@@ -5,12 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import ssl
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from fllm.config import (
@@ -18,7 +15,6 @@ from fllm.config import (
     BackendConfig,
     Device,
     EngineNetwork,
-    LoraAdapter,
     MetricsConfig,
     PluginConfig,
 )
@@ -34,10 +30,12 @@ from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.values import SamplingDefaults
 from fllm_api.api_keys import ApiKeys
+from fllm_api.cli.limit_settings import check_owners, client_limits, max_body_memory
+from fllm_api.cli.lora_settings import lora_adapters, lora_dirs
 from fllm_api.cli.options import DEFAULT_GRAMMAR, NO_GRAMMAR
-from fllm_api.cli.param_types import MODEL_SAMPLING, LoraModule
+from fllm_api.cli.param_types import MODEL_SAMPLING
 from fllm_api.cli.parser_selection import load_possible_parsers
-from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
+from fllm_api.config import MAX_IMAGES, ServerConfig
 from fllm_api.data_dir import default_data_dir
 from fllm_api.record_config import RecordConfig, open_private
 from fllm_api.tls import ServerTls, TlsFiles
@@ -52,11 +50,6 @@ REPLICAS = "replicas"
 
 LOCAL = "local"
 """Name of the placement on this machine."""
-
-DEFAULT_BODIES = 8
-"""Bodies of maximum size that fit into the default memory for bodies; half of it is for decoded text."""
-MIN_BODY_MEMORY = 512 * 1024 * 1024
-"""Default memory for all bodies, unless bodies may be so large that `DEFAULT_BODIES` of them need more."""
 
 DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
@@ -105,8 +98,10 @@ def settings_from_options(
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
     _check_division(plugins.backends, inner, options["tensor_parallel_size"])
-    adapters = _lora_adapters(options, names)
+    adapters = lora_adapters(options, names)
     autoscaling = _autoscaling(options)
+    limits = client_limits(options["limit"])
+    check_owners(limits.keys() - {""}, options)
     backend, *chain = _wrap_backend(inner, plugins.backends, options)
     _check_placement(plugins.placements, options, has_process=ENGINE_PROCESS in (backend, *chain))
     return Settings(
@@ -147,12 +142,13 @@ def settings_from_options(
             max_images=(options["limit_mm_per_prompt"] or {}).get("image", MAX_IMAGES),
             shared_prefixes=options["shared_prefix"],
             data_dir=options["data_dir"] or default_data_dir(),
-            lora_dirs=_lora_dirs(options),
-            limits=_limits(options["limit"]),
+            lora_dirs=lora_dirs(options),
+            limits=limits.pop(""),
+            owner_limits=limits,
             record=_record(options),
             tls=_tls(options),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
-            max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
+            max_body_memory=max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
             tool_call_parser=_parser(options["tool_call_parser"]),
             reasoning_parser=_parser(options["reasoning_parser"]),
@@ -387,42 +383,6 @@ def _check_revision(revision: str | None, source: ModelSource) -> None:
         raise ConfigError(f"--revision {revision} requires a model on the Hub; {source.location!r} is local")
 
 
-def _lora_adapters(options: Mapping[str, Any], model_names: Sequence[str]) -> tuple[LoraAdapter, ...]:
-    """Return the adapters of ``--lora-modules``. Raise `ConfigError` if a name is not unique."""
-    modules: Sequence[LoraModule] = options["lora_modules"]
-    names = Counter([*model_names, *(module.name for module in modules)])
-    for module in modules:
-        if names[module.name] > 1:
-            raise ConfigError(
-                f"--lora-modules: {module.name!r} is the name of another adapter or of the model; "
-                "each needs a name of its own"
-            )
-    limit = options["max_cpu_loras"]
-    if len(modules) > limit:
-        raise ConfigError(f"--lora-modules has {len(modules)} adapters, and --max-cpu-loras is {limit}")
-    return tuple(
-        LoraAdapter(
-            id=number,
-            name=module.name,
-            path=os.path.abspath(os.path.expanduser(module.path)),
-            base_model_name=module.base_model_name,
-        )
-        for number, module in enumerate(modules, 1)
-    )
-
-
-def _lora_dirs(options: Mapping[str, Any]) -> tuple[Path, ...]:
-    enabled, directories = options["enable_runtime_lora_loading"], options["lora_dir"]
-    if enabled and not directories:
-        raise ConfigError(
-            "--enable-runtime-lora-loading requires --lora-dir DIRECTORY: requests may load adapters only "
-            "from there"
-        )
-    if directories and not enabled:
-        raise ConfigError("--lora-dir requires --enable-runtime-lora-loading")
-    return tuple(directories)
-
-
 def _keys(options: Mapping[str, Any]) -> ApiKeys:
     keys: ApiKeys = options["api_key"]
     if options["api_key_file"] is not None:
@@ -459,25 +419,6 @@ def _record(options: Mapping[str, Any]) -> RecordConfig | None:
 
 def _trusted_proxies(values: Iterable[str]) -> TrustedProxies:
     return TrustedProxies.parse(name.strip() for value in values for name in value.split(","))
-
-
-def _limits(pairs: Iterable[tuple[str, str]]) -> RateLimits:
-    try:
-        return msgspec.convert(dict(pairs), RateLimits, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"--limit: {error}; known: {', '.join(RateLimits.__struct_encode_fields__)}"
-        ) from error
-
-
-def _max_body_memory(requested: int | None, max_body_bytes: int) -> int:
-    """Return the memory for all bodies. Raise `ConfigError` if the largest body would not fit."""
-    if requested is not None and requested < 2 * max_body_bytes:
-        raise ConfigError(
-            f"--max-body-memory {requested} is less than twice --max-body-bytes {max_body_bytes}: "
-            "a body needs memory for its bytes and for its decoded text"
-        )
-    return requested or max(MIN_BODY_MEMORY, DEFAULT_BODIES * max_body_bytes)
 
 
 def _flag(name: str) -> str:

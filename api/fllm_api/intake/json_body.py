@@ -20,6 +20,9 @@ from fllm_api.request_context import context_of
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_PAIR = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+"""Half of a character that UTF-16 divides in two, such as an emoji: msgspec calls such a text truncated."""
 
 LARGE_BODY_BYTES = 256 * 1024
 """Size of a body that may be many thousands of objects."""
@@ -100,7 +103,9 @@ def decode_body(body: bytes, expected_type: Any) -> Any:
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8: {error.reason}") from error
     except msgspec.DecodeError as error:
-        raise RequestError(f"the body is not valid JSON: {error}") from error
+        half = _HALF_PAIR.search(body)
+        reason = f"a text has half of a surrogate pair, {half[0].decode()}" if half else str(error)
+        raise RequestError(f"the body is not valid JSON: {reason}") from error
     except RecursionError as error:
         raise RequestError("the body is nested too deeply") from error
     finally:

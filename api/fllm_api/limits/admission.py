@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from litestar.exceptions import HTTPException
 
@@ -37,7 +37,12 @@ class Admission:
     """Counts the sequences in flight of all clients, and enforces the limits of each client."""
 
     def __init__(
-        self, capacity: int, limits: RateLimits, *, clock: Callable[[], float] = time.monotonic
+        self,
+        capacity: int,
+        limits: RateLimits,
+        owner_limits: Mapping[str, RateLimits] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.capacity = capacity
         self.in_flight = 0
@@ -45,8 +50,8 @@ class Admission:
         """Sequences in flight that run in the background. No other request is rejected because of them."""
         self._held: Counter[str] = Counter()
         """Sequences in flight of each client, without those in the background."""
-        limited = limits != RateLimits()
-        self._clients = ClientLimits(limits, clock) if limited else None
+        limited = limits != RateLimits() or owner_limits
+        self._clients = ClientLimits(limits, owner_limits or {}, clock) if limited else None
 
     def admit(self, client: str, request: TokenCounter, *, background: bool = False) -> AdmissionSlot:
         """Admit a request whose body is not read yet, counted as one sequence.
@@ -164,8 +169,10 @@ class AdmissionSlot:
 
 
 def max_sequences(card: ModelCard, config: ServerConfig) -> int:
-    """Return the maximum number of sequences of one request: what the server, and its client, may have."""
-    return min(sequence_capacity([card], config), config.limits.concurrency or sys.maxsize)
+    """Return the maximum number of sequences of one request: what the server, and any client, may have."""
+    limits = (config.limits, *config.owner_limits.values())
+    most = max(each.concurrency or sys.maxsize for each in limits)
+    return min(sequence_capacity([card], config), most)
 
 
 def sequence_capacity(cards: Iterable[ModelCard | None], config: ServerConfig) -> int:

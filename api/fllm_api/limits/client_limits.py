@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from litestar.exceptions import HTTPException
 
+from fllm_api.api_keys import OWNER
 from fllm_api.config import RateLimits
 from fllm_api.limits.token_bucket import TokenBucket
 
@@ -118,8 +119,11 @@ class ClientUsage:
 class ClientLimits:
     """The usage of every client. A client that is idle is evicted."""
 
-    def __init__(self, limits: RateLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: RateLimits, owner_limits: Mapping[str, RateLimits], clock: Callable[[], float]
+    ) -> None:
         self._limits = limits
+        self._owner_limits = {f"{OWNER}{owner}": each for owner, each in owner_limits.items()}
         self._clock = clock
         self._usage: OrderedDict[str, ClientUsage] = OrderedDict()
 
@@ -130,7 +134,8 @@ class ClientLimits:
         """Return the usage of a client."""
         self._evict_idle()
         if client not in self._usage:
-            self._usage[client] = ClientUsage(self._limits, self._clock)
+            limits = self._owner_limits.get(client, self._limits)
+            self._usage[client] = ClientUsage(limits, self._clock)
         return self._usage[client]
 
     def _evict_idle(self) -> None:

@@ -114,6 +114,10 @@ BAD = {
         "'--speculative-config'",
         "prompt_lookup_min is 2 and prompt_lookup_max is 1",
     ],
+    "serve --limit foo=1": [
+        "--limit: Object contains unknown field `foo`; known: concurrency, tokens-per-minute"
+    ],
+    "serve --limit team.concurrency=1": ["--limit team...: only --api-key-file names owners of keys"],
     "serve --generation-config /nowhere": ["'--generation-config'", "'/nowhere' can't be read: No such file"],
     'serve --override-generation-config {"top_p":2}': ["'--override-generation-config'", "top_p", "<= 1.0"],
     'serve --override-generation-config {"seed":2}': ["the key 'seed' has no effect; known: temperature"],

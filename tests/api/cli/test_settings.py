@@ -560,3 +560,17 @@ def test_the_shell_completes_the_names_of_parsers() -> None:
     with serve.make_context("serve", [], resilient_parsing=True) as ctx:
         found = [item.value for item in option.shell_complete(ctx, "deepseek_r")]
     assert found == ["deepseek_r1"]
+
+
+def test_limits_of_an_owner_complete_those_of_all(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("team sk-1\n")
+    limits = ("tokens-per-minute=10", "team.concurrency=3", "a.b.tokens-per-minute=20")
+    made = settings(
+        "--api-key-file", str(keys), *(word for each in limits for word in ("--limit", each))
+    ).server
+    assert made.limits == RateLimits(tokens_per_minute=10)
+    assert made.owner_limits == {
+        "team": RateLimits(tokens_per_minute=10, concurrency=3),
+        "a.b": RateLimits(tokens_per_minute=20),
+    }

@@ -46,6 +46,17 @@ def test_a_request_counts_as_one_sequence_until_reserve_and_is_released_once():
         assert gate.in_flight == 1
 
 
+def test_an_owner_may_have_limits_of_its_own():
+    gate = Admission(10, RateLimits(concurrency=1), {"team": RateLimits(concurrency=2)}, clock=Clock())
+    for client in ("owner:team", "owner:team", "owner:other"):
+        gate.admit(client, Cost())
+    for client in ("owner:team", "owner:other", "key:team"):
+        if client == "key:team":
+            gate.admit(client, Cost())
+        with pytest.raises(RateLimited):
+            gate.admit(client, Cost())
+
+
 @pytest.mark.parametrize(
     ("request_", "sequences"),
     [

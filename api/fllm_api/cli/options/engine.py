@@ -52,7 +52,8 @@ ENGINE_OPTIONS = [
         ["--backend-option"],
         type=KeyValue(),
         multiple=True,
-        help="Option of the backend. `furiosa-llm plugins show BACKEND` lists them.",
+        help="Option of the backend, such as kv_cache_memory=2GiB. `furiosa-llm plugins show BACKEND` "
+        "lists them.",
     ),
     _engine(
         ["--engine-process/--no-engine-process"], default=True, help="Run the backend in its own process."

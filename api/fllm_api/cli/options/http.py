@@ -112,10 +112,11 @@ HTTP_OPTIONS = [
     ),
     _http(
         ["--limit"],
-        type=KeyValue(),
+        type=KeyValue("[OWNER.]KEY=VALUE"),
         multiple=True,
         show_default="none",
-        help="Limit per client: concurrency=N (sequences in flight) or tokens-per-minute=N.",
+        help="Limit per client: concurrency=N (sequences in flight) or tokens-per-minute=N. "
+        "OWNER.tokens-per-minute=N: of one owner of --api-key-file.",
     ),
     _http(
         ["--max-body-bytes"],

@@ -52,7 +52,7 @@ MODEL_OPTIONS = [
         ["--load-format"],
         type=click.Choice(get_args(LoadFormat)),
         default="auto",
-        help="Format of the weights. dummy: random weights for the model's configuration.",
+        help="Format of the weights. dummy: random weights for the model's configuration, to try its speed.",
     ),
     _model(
         ["--model-impl"],
@@ -67,7 +67,7 @@ MODEL_OPTIONS = [
         ["--quantization"],
         type=NonEmptyText(),
         show_default="by model",
-        help="Quantization method of the backend.",
+        help="none, or a method of the backend, such as int8 or fp8. An unknown one lists them.",
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Maximum number of tokens in prompt and output."),
     _model(
@@ -82,7 +82,11 @@ MODEL_OPTIONS = [
         type=SamplingJson(),
         help='Single sampling defaults, such as {"temperature": 0.2, "max_new_tokens": 1000}.',
     ),
-    _model(["--seed"], type=Integer(min=0), help="Seed of requests without one, and of dummy weights."),
+    _model(
+        ["--seed"],
+        type=Integer(min=0),
+        help="Seed of requests without one, and of dummy weights. By default requests differ.",
+    ),
 ]
 SEVERAL_MODELS_OPTIONS = [
     _models(
