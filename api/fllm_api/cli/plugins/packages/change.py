@@ -118,7 +118,7 @@ def _undo(journal: Journal) -> str:
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Treat the end of the terminal, and SIGTERM, like Ctrl-C."""
+    """Handle SIGTERM, and the end of the terminal, like Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt

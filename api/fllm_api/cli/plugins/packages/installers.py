@@ -15,6 +15,7 @@ from sysconfig import get_path
 
 from msgspec import Struct
 
+from fllm.engine_host.parent_death import ending_with
 from fllm.errors import ConfigError, PluginError
 from fllm_api.cli.plugins.packages.environment import Environment
 from fllm_api.cli.plugins.packages.installer_output import explain, parse_pip_report, parse_uv_plan
@@ -43,7 +44,10 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Installer(ABC):
-    """Plans and makes changes of an environment. Each method raises `PluginError` if the program fails."""
+    """Plans and makes changes of an environment. Each method raises `PluginError` if the program fails.
+
+    The program is killed if this process dies; the journal then has what it did not complete.
+    """
 
     name: str
     _lock: int | None = None
@@ -60,7 +64,7 @@ class Installer(ABC):
     def stage(
         self, requirements: Sequence[str], wanted: Wanted, directory: Path, *, deps: bool = False
     ) -> None:
-        """Install into a directory that is no environment, by default without dependencies."""
+        """Install into a directory outside of the environment, by default without dependencies."""
 
     @abstractmethod
     def check_hashes(self, file: Path, wanted: Wanted, directory: Path) -> None:
@@ -77,7 +81,7 @@ class Installer(ABC):
     def call(self, *command: str | Path, **environment: str) -> str:
         """Run a program that must succeed; return its output."""
         done = subprocess.run(
-            list(map(str, command)),
+            ending_with(os.getpid(), list(map(str, command))),
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,4 +1,4 @@
-"""Distributions in a directory that is no environment, before they are installed."""
+"""Distributions in a scratch directory, before they are installed into the environment."""
 
 from __future__ import annotations
 

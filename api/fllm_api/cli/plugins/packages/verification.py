@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from fllm.engine_host.parent_death import ending_with
 from fllm.errors import PluginError
 from fllm_api.cli.plugins.packages.installers import PYTHON
 
@@ -99,7 +100,7 @@ class Verification:
             "PYTHONDONTWRITEBYTECODE": "1",  # so that only the installer adds files
             "PYTHONPATH": os.pathsep.join([*inherited, *paths]),
         }
-        command = [*PYTHON, "-m", "fllm_api", *arguments]
+        command = ending_with(os.getpid(), [*PYTHON, "-m", "fllm_api", *arguments])
         done = subprocess.run(command, capture_output=True, env=variables, stdin=subprocess.DEVNULL)
         if done.returncode not in (0, 1) or not done.stdout.startswith(b"{"):
             lines = done.stderr.decode(errors="replace").strip().splitlines()
