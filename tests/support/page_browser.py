@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -98,9 +98,9 @@ def page_server(**settings: Any) -> Iterator[PageServer]:
 class Watch:
     """What a page must not do: an error, a message of the console, a request to another origin."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, expected: Sequence[str]) -> None:
         self.problems: list[str] = []
-        self.expected: list[str] = []
+        self.expected = list(expected)
         """Parts of messages that a test expects, such as "status of 401"."""
         self._origin = urlsplit(url).netloc
         page.on("console", self._on_console)
@@ -118,12 +118,12 @@ class Watch:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **context: Any) -> Iterator[tuple[Page, Watch]]:
-    """Yield the page in a browser without a history, and its watch, which must see nothing."""
+def opened(browser: Browser, url: str, *expected: str, **context: Any) -> Iterator[tuple[Page, Watch]]:
+    """Yield the page in a new browser context, and its watch, which must see only what is ``expected``."""
     with browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context}) as session:
         session.set_default_timeout(TIMEOUT)
         page = session.new_page()
-        watch = Watch(page, url)
+        watch = Watch(page, url, expected)
         page.route(lambda address: urlsplit(address).netloc != urlsplit(url).netloc, _refuse)
         page.goto(url)
         page.locator("[role=tablist]").wait_for()

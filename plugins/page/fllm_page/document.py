@@ -93,7 +93,7 @@ def document() -> Document:
         "content-security-policy": _policy(script, style),
         "etag": f'"{hashlib.sha256(html).hexdigest()[:32]}"',
         "cache-control": "no-cache",
-        "vary": "accept-encoding",
+        "vary": "accept, accept-encoding",
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",

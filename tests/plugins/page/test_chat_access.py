@@ -147,9 +147,8 @@ def test_the_theme_can_be_chosen_and_stays(page: Page) -> None:
 def test_a_wrong_key_is_told_and_the_right_one_repeats_the_request(browser: Browser) -> None:
     with (
         page_server(api_keys=["right-key"], pieces=["Hello"]) as server,
-        opened(browser, server.url) as (page, watch),
+        opened(browser, server.url, "status of 401") as (page, _),
     ):
-        watch.expected.append("status of 401")
         dialog = page.get_by_role("dialog", name="API key")
         expect(dialog).to_contain_text("This server needs an API key.")
         dialog.get_by_label("Key", exact=True).fill("wrong-key")
@@ -181,8 +180,7 @@ def test_what_came_before_the_engine_failed_is_kept(page: Page, server: PageServ
 
 
 def test_a_server_that_ends_amid_an_answer_is_told_and_the_answer_is_kept(browser: Browser) -> None:
-    with page_server() as server, opened(browser, server.url) as (page, watch):
-        watch.expected += ["ERR_", "status of 5"]
+    with page_server() as server, opened(browser, server.url, "ERR_", "status of 5") as (page, _):
         server.script("Once", " upon", stalls_after=1)
         ask(page, "A story")
         expect(page.locator(".assistant .markdown")).to_have_text("Once")

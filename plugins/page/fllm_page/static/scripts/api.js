@@ -129,5 +129,5 @@
     return found;
   }
 
-  fllm.api = { request, json, post, stream, events, ApiError, keyWanted };
+  fllm.api = { request, askForKey, json, post, stream, events, ApiError, keyWanted };
 })();

@@ -84,11 +84,16 @@
     </header>`;
   }
 
+  function onDrop(event) {
+    event.preventDefault();
+    composer.attach(event.dataTransfer?.files ?? []);
+  }
+
   function Chat() {
     const isEmpty = path.value.length === 0;
     return html`<div class="chat">
       <${sidebar.Sidebar} />
-      <div class="chat-main"><${Head} />
+      <div class="chat-main" onDragOver=${(event) => event.preventDefault()} onDrop=${onDrop}><${Head} />
         <div class="chat-scroll" id="messages" tabindex="0" role="region" aria-label="Messages" onScroll=${onScroll}>
           ${isEmpty ? html`<${Welcome} />` : html`<${Messages} key=${runs.current.value.id} />`}</div>
         <div class="chat-foot">${!atEnd.value && !isEmpty && html`<button type="button" class="to-end" aria-label="Go to the end" onClick=${fllm.follow}>${icon("down")}</button>`}

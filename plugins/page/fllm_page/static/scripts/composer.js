@@ -89,9 +89,7 @@
       area.current.style.height = "auto";
       area.current.style.height = `${area.current.scrollHeight}px`;
     }, [text]);
-    return html`<form class="composer" onSubmit=${(event) => (event.preventDefault(), send())}
-        onDragOver=${(event) => event.preventDefault()}
-        onDrop=${(event) => (event.preventDefault(), attach(event.dataTransfer?.files ?? []))}>
+    return html`<form class="composer" onSubmit=${(event) => (event.preventDefault(), send())}>
       ${problem.value && html`<p class="error" role="alert">${problem.value}</p>`}
       <div class="box">
         ${images.length > 0 && html`<ul class="thumbs">${images.map(
@@ -114,5 +112,5 @@
     </form>`;
   }
 
-  fllm.composer = { Composer, stop };
+  fllm.composer = { Composer, attach, stop };
 })();

@@ -9,6 +9,7 @@
     useEffect(() => {
       const element = dialog.current;
       element.showModal();
+      element.querySelector("input")?.focus();
       // The browser gives the focus back to what had it.
       return () => element.close();
     }, []);
@@ -34,7 +35,7 @@
       <form onSubmit=${submit}>
         <p id="key-message" role="alert" class=${settings.key.value ? "error" : null}>${wanted.message}</p>
         <label class="field">Key
-          <input type="password" autocomplete="off" spellcheck=${false} autofocus aria-describedby="key-message"
+          <input type="password" autocomplete="off" spellcheck=${false} aria-describedby="key-message"
             value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
         <label class="check"><input type="checkbox" checked=${settings.rememberKey.value}
           onChange=${(event) => (settings.rememberKey.value = event.target.checked)} /> Remember it in this browser</label>

@@ -71,6 +71,10 @@
       </select></label>`;
   }
 
+  async function changeKey() {
+    if (await fllm.api.askForKey("The key for this server.")) fllm.loadServer();
+  }
+
   function Options() {
     if (!shown.value) return null;
     const { options } = runs.current.value;
@@ -104,6 +108,7 @@
       </fieldset>
       <label class="check"><input type="checkbox" checked=${settings.inspect.value}
         onChange=${(event) => (settings.inspect.value = event.target.checked)} /> Record tokens, to look inside answers</label>
+      ${(settings.key.value || fllm.server.value?.needs_key) && html`<button type="button" class="button small" onClick=${changeKey}>Change the API key</button>`}
     </aside>`;
   }
 

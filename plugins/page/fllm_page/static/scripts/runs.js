@@ -60,7 +60,9 @@
   function answerTo(conversation, parent) {
     const { system = "", ...options } = conversation.options;
     const request = { ...requests.bodyFrom(options), system };
-    const [added, node] = tree.add(conversation, { role: "assistant", parent, request, model: request.model ?? "" });
+    const [added, node] = tree.add(conversation, {
+      role: "assistant", parent, request, model: request.model ?? "", ...INTERRUPTED,
+    });
     return run(added, node, empty(), requests.whole(added, node));
   }
 

@@ -71,7 +71,7 @@
     const title = head.title || "Untitled";
     if (editing) {
       const finish = (event) => (event.preventDefault(), setEditing(false), rename(head.id, event.target.elements.title.value));
-      return html`<li><form onSubmit=${finish}><input name="title" aria-label="Title" autofocus value=${head.title}
+      return html`<li><form onSubmit=${finish}><input name="title" aria-label="Title" value=${head.title}
         ref=${(element) => element && document.activeElement !== element && element.focus()}
         onKeyDown=${(event) => event.key === "Escape" && (event.stopPropagation(), setEditing(false))} /></form></li>`;
     }
