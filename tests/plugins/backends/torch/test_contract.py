@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import torch
 from support.tiny_models import save_model
 
 from fllm import Backend, BackendConfig, BackendContext, Device
 from fllm.plugins.loader import load_plugins
 from fllm.testing import BackendContract, ModelRunnerContract, echo_model
 from fllm_backends.torch.backend import torch_backend
+from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
@@ -23,7 +23,7 @@ SIZES = {
     "num_key_value_heads": 1,
     "intermediate_size": 96,
 }
-FUSED = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+FUSED = pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 
 
 class OfTinyModel:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.generation import Generation, prompt
 from support.tiny_models import save_model
 
 from fllm.config import Speculation
 from fllm.values import GenerateRequest
+from fllm_backends.torch.fused.target import targets
 
 NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
 REPEATING = [3, 1, 4, 1, 5, 9, 2, 6] * 3
-AVX2 = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+KERNELS = pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize("quantization", ["none", pytest.param("int8", marks=AVX2)])
+@pytest.mark.parametrize("quantization", ["none", pytest.param("int8", marks=KERNELS)])
 @pytest.mark.parametrize(
     "config",
     [{}, {"max_num_batched_tokens": 11}, {"options": {"kv_cache_memory": "50KiB"}}],

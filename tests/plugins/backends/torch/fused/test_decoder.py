@@ -28,6 +28,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused.decoder import FusedLM
 from fllm_backends.torch.fused.formats import GROUP
+from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import CausalLM, Decoder, Experts, Linear, Mlp, Weights
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
@@ -105,7 +106,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2 with a shared expert": ("Qwen2Moe", EXPERTS | {"shared_expert_intermediate_size": 72}),
 }
 
-pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+pytestmark = pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 
 
 class Coarse(Linear):

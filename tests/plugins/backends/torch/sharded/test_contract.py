@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import torch
 from support.tiny_models import save_model
 
 from fllm import BackendConfig, Device
 from fllm.testing import ModelRunnerContract, echo_model
+from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.sharded.runner import ShardedRunner
 
@@ -24,7 +24,7 @@ SIZES = {
 CPU = Device("cpu")
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+@pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 class TestDividedRunner(ModelRunnerContract):
     prompts = ((3, 1, 4, 1, 5), (9, 2, 6), (5, 3, 5, 8, 9, 7, 9))
     directory: ClassVar[Path]

@@ -16,6 +16,7 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device, ModelImpl
 from fllm.errors import ConfigError
 from fllm.values import SamplingParams
+from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model_selection import check_model
 from fllm_backends.torch.options import TorchConfig, read_torch_config
 from fllm_backends.torch.ranks import Ranks, part
@@ -26,7 +27,7 @@ CPU = Device("cpu")
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 140 + 12 for i in range(21)], [17, 99, 140]]
 GENERATED = 4
 EXACT, ROUNDED = 0.0, 1e-4
-PACKED = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+PACKED = pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 
 
 def generate(config: TorchConfig, ranks: Ranks | None = None) -> tuple[list[int], list[float]]:
