@@ -98,7 +98,7 @@ def ask(client: OpenAI, question: str, *, begun: str = "", **options: Any) -> An
 
 
 def test_each_wheel_holds_one_typed_package(wheels: list[Path]) -> None:
-    assert len(wheels) == len(NAMES) == 5
+    assert len(wheels) == len(NAMES) == 6
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
@@ -123,7 +123,10 @@ def test_all_examples_load_without_errors(python: Path) -> None:
     listed = json.loads(call(python, "-m", "fllm_api", "plugins", "--json"))["plugins"]
     assert {each["error"] for each in listed} == {None}
     found = {each["distribution"] for each in listed}
-    assert found >= {"fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-cohere"}
+    assert found >= {
+        *("fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-cohere"),
+        "fllm-context-panel",
+    }
 
 
 def test_output_before_the_marker_is_reasoning(client: OpenAI) -> None:

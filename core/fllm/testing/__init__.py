@@ -7,6 +7,7 @@ from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
 from fllm.testing.contract_runner import ContractResult, run_contract
 from fllm.testing.echo import ECHO_PLUGIN, EchoBackend, echo_model
+from fllm.testing.page_panel_contract import PagePanelContract
 from fllm.testing.parser_contracts import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.placement_contract import PlacementContract
@@ -28,6 +29,7 @@ __all__ = [
     "EchoBackend",
     "ModelRunnerContract",
     "ModelTraits",
+    "PagePanelContract",
     "PlacementContract",
     "ReasoningParserContract",
     "RecordedRequest",

@@ -29,10 +29,12 @@ from fllm.interfaces import (
 from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
+from fllm.server_description import PagePanel
 from fllm.testing import (
     BackendContract,
     ChatTemplateContract,
     CollectorContract,
+    PagePanelContract,
     PlacementContract,
     ReasoningParserContract,
     RouteRequest,
@@ -96,6 +98,7 @@ def _parts(
         hooks: dict[str, Callable[[], Iterable[CheckResult]]] = {
             "fllm_chat_template": lambda: _check_template(plugins, module(), options),
             "fllm_collectors": lambda: _check_collectors(plugins),
+            "fllm_page_panels": lambda: _check_panels(plugins),
             "fllm_routes": lambda: _check_routes(plugins),
         }
         for hook, check in hooks.items():
@@ -269,6 +272,20 @@ def _collector_contract(plugins: Plugins, index: int) -> type[CollectorContract]
             return plugins.collectors(_METRICS)[index]
 
     return Checked
+
+
+def _check_panels(plugins: Plugins) -> Iterator[CheckResult]:
+    found = plugins.page_panels()
+    error = _take_error(plugins)
+    yield _result(f"yields panels: {', '.join(panel.name for panel in found) or 'none'}", error)
+    if error is not None:
+        return
+
+    class Checked(PagePanelContract):
+        def panels(self) -> Sequence[PagePanel]:
+            return found
+
+    yield from check_contract(Checked)
 
 
 def _check_routes(plugins: Plugins) -> Iterator[CheckResult]:

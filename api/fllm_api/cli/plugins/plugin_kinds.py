@@ -87,4 +87,9 @@ KINDS = {
         "`fllm.ChatRequest` has tools, images and formats, too.",
         dependencies=("litestar>=2.23", "msgspec>=0.20"),
     ),
+    "page-panel": PluginKind(
+        summary="Adds a panel to the page of the server.",
+        serve="furiosa-llm serve MODEL    # then open http://localhost:8000/",
+        note="The panel is drawn by `src/{module}/panel.js`.",
+    ),
 }
