@@ -200,3 +200,37 @@ def test_without_masks_or_a_grammar_backend_a_constraint_is_rejected(
         assert await tokens(engine, request("free")) == expected_tokens(request("free"), 0)
 
     run(runner(), scenario, grammar=grammar)
+
+
+def test_the_number_of_allowed_tokens_is_reported_if_it_is_requested() -> None:
+    async def scenario(engine: BatchedBackend) -> None:
+        asked = request("r", "f1342", allowed_counts=True)
+        found = await steps(engine, asked)
+        counts = [count for step in found for count in step.allowed or ()]
+        assert [token for step in found for token in step.token_ids] == [1, 3, 4, 2]
+        assert counts == [1, 1, 1, 1]
+        free = await steps(engine, request("free", allowed_counts=True))
+        assert {step.allowed for step in free} == {None}
+        unasked = await steps(engine, request("unasked", "12"))
+        assert {step.allowed for step in unasked} == {None}
+
+    run(MaskedRunner(eos=(10,)), scenario)
+
+
+def test_a_field_that_restricts_tokens_counts_like_a_grammar() -> None:
+    async def scenario(engine: BatchedBackend) -> None:
+        asked = request("r", allowed_counts=True, allowed_token_ids=(4, 5, 6), max_tokens=2)
+        found = await steps(engine, asked)
+        assert [step.allowed for step in found] == [[3], [3]]
+
+    run(MaskedRunner(eos=(10,)), scenario)
+
+
+def test_counts_of_forced_tokens_come_with_their_log_probabilities() -> None:
+    async def scenario(engine: BatchedBackend) -> None:
+        found = await steps(engine, request("r", "f1342", allowed_counts=True, logprobs=1))
+        tokens = [token for step in found for token in step.token_ids]
+        assert tokens == [1, 3, 4, 2]
+        assert [len(step.allowed or ()) for step in found] == [len(step.token_ids) for step in found]
+
+    run(MaskedRunner(eos=(10,)), scenario)
