@@ -127,7 +127,10 @@ def read_panel(script: str, panels: Iterable[PagePanel]) -> str:
     found = next((panel for panel in panels if f"{panel.name}.js" == script), None)
     if found is None:
         raise NotFoundException(f"there is no panel {script.removesuffix('.js')!r}")
-    return found.read()
+    try:
+        return found.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFoundException(f"the script of the panel {found.name!r} can't be read") from error
 
 
 def _model(model: ModelDescription) -> PageModel:

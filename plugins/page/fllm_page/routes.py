@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import HttpMethod, MediaType, Request, Response, route
+from litestar import MediaType, Request, Response, get
 
 from fllm import PUBLIC
 from fllm_page.document import document
@@ -12,13 +12,7 @@ from fllm_page.document import document
 RUNNING = b"furiosa-llm is running\n"
 
 
-@route(
-    "/",
-    http_method=[HttpMethod.GET, HttpMethod.HEAD],
-    media_type=MediaType.HTML,
-    opt=PUBLIC,
-    include_in_schema=False,
-)
+@get("/", media_type=MediaType.HTML, opt=PUBLIC, include_in_schema=False)
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the page, compressed where the client can read that.
 
