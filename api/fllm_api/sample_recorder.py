@@ -18,11 +18,10 @@ from msgspec import Struct
 
 from fllm.containment import contained
 from fllm.errors import format_error
-from fllm.events import ParserEvent, Text
-from fllm.interfaces import LoadedParser
-from fllm.parsing.sample import RAW, ParserKind, ParserSample, ParserStage
+from fllm.parsing.sample import ParserSample
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
+from fllm.pipeline.samples import make_samples
 from fllm_api.record_config import RecordConfig, open_private
 
 MAX_PENDING_CHARACTERS = 16 * 1024**2
@@ -142,30 +141,6 @@ class SampleRecorder:
         if redacted != fields:
             redacted.pop("events", None)
         return redacted
-
-
-def make_samples(request: PipelineRequest, text: str, model: str) -> Iterator[ParserSample]:
-    """Yield a sample for each parser of a request, or one of the parser ``raw`` if it has none.
-
-    A parser is called again: the contract of parsers is that the division of a text changes nothing.
-    """
-    context = request.parser_context
-    parsers: list[tuple[ParserKind, LoadedParser | None]] = [
-        ("reasoning", request.reasoning_parser),
-        ("tool-call", request.tool_parser),
-    ]
-    used = [(kind, loaded) for kind, loaded in parsers if loaded is not None and loaded.name]
-    if not used:
-        yield ParserSample.from_context(
-            context, parser=RAW, kind="tool-call", text=text, events=(), model=model
-        )
-    events: list[ParserEvent] = [Text(text)] if text else []
-    for kind, loaded in used:
-        stage = ParserStage(loaded.name, kind, loaded(context))
-        events = stage.run(events)
-        sample = stage.sample(context, model)
-        if sample.text:
-            yield sample
 
 
 def _replace(value: Any, patterns: Sequence[re.Pattern[str]]) -> Any:

@@ -19,7 +19,9 @@ def fllm_routes(context: RoutesContext) -> Iterable[Any]:
     from fllm_page.machine import machine_route
     from fllm_page.request_log import RequestLog
     from fllm_page.routes import page
+    from fllm_page.samples import samples
 
     log = RequestLog()
     context.collect(log)
-    yield from (page, chat, *description_routes(context.describe), machine_route(log, context.describe))
+    yield from (page, chat, samples, *description_routes(context.describe))
+    yield machine_route(log, context.describe)

@@ -1,4 +1,4 @@
-"""The page with the embedded model: a grammar, the prefix cache, the same seed twice, and models that are loaded."""
+"""The page with the embedded model: a grammar, the prefix cache, one seed twice, models that are loaded."""
 
 from __future__ import annotations
 

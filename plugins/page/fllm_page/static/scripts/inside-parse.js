@@ -1,11 +1,10 @@
 /** Raw text beside the events that the parsers made of it, and the report of a wrong parse. */
 (() => {
   "use strict";
-  const { html, useMemo, useState } = fllm;
-  const { alignSteps, divideRaw, eventsOf } = fllm.trace;
+  const { html, api, useMemo, useState } = fllm;
+  const { alignSteps, divideRaw, rawOf } = fllm.trace;
   const NAMES = { text: "text", reasoning: "reasoning", tool_start: "tool call", tool_arguments: "arguments" };
   const ROWS = 60; // rows shown at first
-  const PROMPT_END = 64; // characters of the prompt in a sample
 
   /** The table of raw text and events. */
   function ParseTable({ output, version, complete }) {
@@ -31,37 +30,6 @@
       ${event.text && html`<pre>${event.text}</pre>`}</div>`;
   }
 
-  /** Return the parsers that took part: `[{parser, kind}]`. */
-  function parsersOf(trace) {
-    const found = [];
-    if (trace.prompt?.reasoning_parser) found.push({ parser: trace.prompt.reasoning_parser, kind: "reasoning" });
-    if (trace.prompt?.tool_call_parser) found.push({ parser: trace.prompt.tool_call_parser, kind: "tool-call" });
-    return found;
-  }
-
-  /** Return an event in the format of samples: only the fields that its type has. */
-  function toSampleEvent({ type, text, call, name, id }) {
-    if (type === "tool_start") return { type, index: call, name, ...(id ? { id } : {}) };
-    return type === "tool_arguments" ? { type, index: call, text } : { type, text };
-  }
-
-  /**
-   * Return a sample of a parser, in the format of `furiosa-llm plugins parse --samples`. With two parsers, what
-   * the first one left for the second is not known: the text is then that of the steps without reasoning, and
-   * the sample records no events.
-   */
-  function createSample(trace, output, { parser, kind }) {
-    const alone = parsersOf(trace).length === 1;
-    const left = (row) => alone || kind === "reasoning" || row.events.some((event) => event.type !== "reasoning");
-    const rows = alignSteps(output.steps).filter(left);
-    const sample = { parser, kind, text: rows.map((row) => row.raw).join("") };
-    if (alone) sample.events = eventsOf(output).map(toSampleEvent);
-    if (trace.request.tools) sample.tools = trace.request.tools;
-    if (trace.request.chat_template_kwargs) sample.chat_template_kwargs = trace.request.chat_template_kwargs;
-    if (kind === "reasoning") sample.prompt_end = trace.prompt.text.slice(-PROMPT_END);
-    return { ...sample, model: trace.prompt.model };
-  }
-
   /** Return the text of a sample with words replaced everywhere. */
   function redact(text, words, replacement) {
     const escape = (value) => JSON.stringify(value).slice(1, -1);
@@ -79,11 +47,21 @@
 
   /** The button "Report this parse" and its dialog, which shows the sample before it is saved. */
   function ReportParse({ trace, output }) {
-    const [isOpen, setOpen] = useState(false);
-    const parsers = parsersOf(trace);
-    if (!parsers.length) return html`<p class="note">No parser read this answer: its text is the answer as it is.</p>`;
-    return html`<button type="button" class="button" onClick=${() => setOpen(true)}>Report this parse</button>
-      ${isOpen && html`<${Report} samples=${parsers.map((each) => createSample(trace, output, each))} onClose=${() => setOpen(false)} />`}`;
+    const [samples, setSamples] = useState(null);
+    const [problem, setProblem] = useState("");
+    const open = async () => {
+      try {
+        const response = await api.post("page/samples", { ...trace.request, text: rawOf(output) });
+        const found = (await response.json()).samples;
+        setProblem(found.length ? "" : "The model wrote nothing.");
+        setSamples(found);
+      } catch (error) {
+        setProblem(error.message);
+      }
+    };
+    return html`<button type="button" class="button" onClick=${open}>Report this parse</button>
+      ${problem && html`<p class="error" role="alert">${problem}</p>`}
+      ${samples?.length > 0 && html`<${Report} samples=${samples} onClose=${() => setSamples(null)} />`}`;
   }
 
   function Report({ samples, onClose }) {
@@ -113,5 +91,5 @@
       <div class="row end"><button type="button" class="button primary" disabled=${Boolean(problem)} onClick=${save}>Save the sample</button></div></div><//>`;
   }
 
-  fllm.parse = { ParseTable, ReportParse, createSample, redact };
+  fllm.parse = { ParseTable, ReportParse };
 })();

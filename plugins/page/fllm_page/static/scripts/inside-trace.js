@@ -75,13 +75,6 @@
     return rows;
   }
 
-  /** Return all events of an output, merged. */
-  function eventsOf(output) {
-    const events = [];
-    for (const step of output.steps) for (const event of step.events) addMerged(events, event);
-    return events;
-  }
-
   /** Return the raw text of an output, which the parsers received. */
   function rawOf(output) {
     return output.steps.map((step) => step.raw).join("");
@@ -123,6 +116,6 @@
   }
 
   fllm.trace = {
-    createTrace, record, outputOf, alignSteps, divideRaw, eventsOf, rawOf, isSpecial, probabilityOf, scaleOf,
+    createTrace, record, outputOf, alignSteps, divideRaw, rawOf, isSpecial, probabilityOf, scaleOf,
   };
 })();
