@@ -46,8 +46,10 @@ def _show_bars() -> Iterator[ProgressCallback]:
         *columns, rich.TimeElapsedColumn(), console=Console(stderr=True), transient=True
     ) as bars:
         tasks: dict[str, rich.TaskID] = {}
+        starting = bars.add_task("Starting the engine", total=None)
 
         def on_progress(progress: Progress) -> None:
+            bars.update(starting, visible=False)
             if progress.task not in tasks:
                 tasks[progress.task] = bars.add_task(progress.task)
             bars.update(tasks[progress.task], completed=progress.done, total=progress.total or None)

@@ -8,7 +8,6 @@ import socket
 import time
 from contextlib import ExitStack
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from setproctitle import setproctitle
 from fllm.errors import ConfigError
 from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
-from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.bind import bind, bind_unix, bound_address, is_reachable
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.logs import configure_logging
@@ -83,9 +81,6 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         names = ", ".join(each.server.served_model_name for each in models)
         setproctitle(f"furiosa-llm serve {names} {bound_address(sockets)}")
         configure_logging(options["log_level"], options["log_format"])
-        log.info(
-            "furiosa-llm %s starts: %s, %s", metadata.version(DISTRIBUTION), names, bound_address(sockets)
-        )
         plugins.warn()
         warn_if_open_to_all(config, sockets)
         config.keys.warn_if_world_readable()

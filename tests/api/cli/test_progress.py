@@ -31,6 +31,7 @@ def test_a_terminal_gets_a_bar_for_each_task_from_any_thread(monkeypatch: pytest
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with report_progress() as on_progress:
+        assert "Starting the engine" in terminal.getvalue()
         other = threading.Thread(target=on_progress, args=(Progress("Loading weights", 1, 2),))
         other.start()
         other.join()
