@@ -26,7 +26,7 @@ from fllm.placement import PlacementFactory
 from fllm.plugins.loader import Plugins
 from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import NO_PARSER
-from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
+from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, Registry
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.values import SamplingDefaults
 from fllm_api.api_keys import ApiKeys
@@ -154,9 +154,7 @@ def settings_from_options(
             reasoning_parser=_parser(options["reasoning_parser"]),
         ),
         engine_network=_engine_network(options),
-        sampling=source.sampling
-        if options["generation_config"] == MODEL_SAMPLING
-        else options["generation_config"],
+        sampling=_sampling(options, source, plugins.backends.entry(inner)),
         sampling_overrides=options["override_generation_config"] or SamplingDefaults(),
         shutdown_timeout=options["shutdown_timeout"],
         idle_timeout=options["model_idle_timeout"],
@@ -291,6 +289,17 @@ def _check_division(backends: Registry[BackendFactory], name: str, size: int | N
         raise ConfigError(
             f"--tensor-parallel-size {size}: the backend {name!r} does not divide the weights; leave it out"
         )
+
+
+def _sampling(options: Mapping[str, Any], source: ModelSource, entry: Entry) -> SamplingDefaults | None:
+    """Return the sampling defaults; ``None``: those of the backend's model.
+
+    A backend that runs in no process of its own is a front. Its server need not know all of their fields.
+    """
+    if options["generation_config"] != MODEL_SAMPLING:
+        given: SamplingDefaults = options["generation_config"]
+        return given
+    return source.sampling if isinstance(entry, BackendEntry) and entry.isolated else None
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:

@@ -539,6 +539,7 @@ def test_an_api_key_can_not_be_an_admin_key(tmp_path: Path) -> None:
 def test_the_embedded_model_has_sampling_defaults_and_others_have_their_own() -> None:
     assert settings().sampling == DEFAULT_SAMPLING
     assert settings("acme/model").sampling is None
+    assert settings("--backend", "openai", "--backend-option", "url=http://h:1/v1").sampling is None
 
 
 def test_generation_config_names_neutral_values_or_a_file(tmp_path: Path) -> None:
