@@ -41,3 +41,9 @@ def test_logprobs_stay_with_their_tokens() -> None:
     ]
     whole = merge_outputs(steps)
     assert [logprob.token_id for logprob in whole.logprobs or ()] == whole.token_ids == [1, 2, 3]
+
+
+def test_counts_of_allowed_tokens_stay_with_their_tokens() -> None:
+    steps = [EngineOutput(token_ids=[1], allowed=[7]), EngineOutput(token_ids=[2, 3], allowed=[1, 4])]
+    assert merge_outputs(steps).allowed == [7, 1, 4]
+    assert merge_outputs([EngineOutput(token_ids=[1]), EngineOutput(token_ids=[2])]).allowed is None

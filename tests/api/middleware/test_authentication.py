@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from support.api_fakes import Recorder, a_server, ask, error_of
+from litestar import get
+from litestar.di import NamedDependency
+from support.api_fakes import Recorder, a_server, a_server_with, ask, error_of
 
+from fllm import ADMIN_TOO, PUBLIC, Client
 from fllm_api.api_keys import ApiKeys
+from fllm_api.app_state import AppState
 
 KEYS = {"keys": ApiKeys(("first", "sk-~+/=!"))}
 
@@ -89,3 +93,38 @@ def test_two_tokens_are_none() -> None:
 
 def test_health_needs_no_key() -> None:
     assert ask(a_server(config=KEYS), "GET", "/health").status_code == 200
+
+
+@get("/shown", opt=ADMIN_TOO, sync_to_thread=False)
+def shown(client: NamedDependency[Client]) -> Client:
+    return client
+
+
+@get("/open", opt=PUBLIC, sync_to_thread=False)
+def open_to_all(client: NamedDependency[Client]) -> Client:
+    return client
+
+
+def a_server_with_both_kinds_of_keys() -> AppState:
+    plugins = a_server_with(shown, open_to_all).plugins
+    return a_server(plugins=plugins, config={**KEYS, "admin_keys": ApiKeys(("admin",), "--admin-key")})
+
+
+@pytest.mark.parametrize(("key", "sees_all"), [("first", False), ("admin", True)])
+def test_a_route_may_take_keys_of_both_kinds(key: str, sees_all: bool) -> None:
+    server = a_server_with_both_kinds_of_keys()
+    response = ask(server, "GET", "/shown", headers={"authorization": f"Bearer {key}"})
+    assert (response.status_code, response.json()["sees_all"]) == (200, sees_all)
+    assert ask(server, "GET", "/shown", headers={"authorization": "Bearer no"}).status_code == 401
+    assert ask(server, "GET", "/shown").status_code == 401
+
+
+def test_a_route_may_need_no_key_and_then_knows_none() -> None:
+    server = a_server_with_both_kinds_of_keys()
+    response = ask(server, "GET", "/open", headers={"authorization": "Bearer admin"})
+    assert (response.status_code, response.json()["sees_all"]) == (200, False)
+    assert response.json()["name"].startswith("ip:")
+
+
+def test_without_keys_everybody_sees_all() -> None:
+    assert ask(a_server_with(shown), "GET", "/shown").json()["sees_all"] is True

@@ -171,3 +171,12 @@ def test_how_tokens_are_grouped_into_steps_changes_nothing(tokens: list[int], si
         return events(outputs), sum(len(output.tokens) for output in outputs)
 
     assert outcome(size) == outcome(1)
+
+
+def test_each_token_has_the_number_of_tokens_that_could_have_been_there() -> None:
+    processor = OutputProcessor(
+        index=0, tokenizer=tokenizer(), sampling=SamplingParams(max_tokens=9), prompt_tokens=1, stop=("b",)
+    )
+    first = processor.feed(EngineOutput(token_ids=[1], allowed=[5]))
+    last = processor.feed(EngineOutput(token_ids=[2, 1], allowed=[1, 2]))  # the stop text drops a token
+    assert [token.allowed for output in (first, last) for token in output.tokens] == [5, 1]
