@@ -55,6 +55,10 @@ SUMMARIES = {
 EXTRAS = {"otel": ["otel"], "placements": ["ray"]}
 
 
+PUBLISHED: list[dict[str, Any]] = []
+"""Plugins on PyPI, as docs/plugin-index.md describes an entry."""
+
+
 def built_in() -> Iterator[dict[str, Any]]:
     """Yield the plugins of the server."""
     for report in load_plugins().reports:
@@ -103,7 +107,7 @@ def described(report: PluginReport, distribution: str, summary: str, **others: A
 
 def main() -> int:
     """Write or check the files."""
-    index = {"version": 1, "plugins": [*built_in(), *examples()]}
+    index = {"version": 1, "plugins": [*built_in(), *examples(), *PUBLISHED]}
     stale = False
     for file, content in ((BUILT_IN, index), (SCHEMA, json_schema())):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

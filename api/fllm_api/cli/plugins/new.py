@@ -12,6 +12,7 @@ import rich_click as click
 from jinja2 import Environment, StrictUndefined
 
 from fllm.errors import ConfigError
+from fllm.plugins.hooks import API_VERSION
 from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
@@ -86,7 +87,8 @@ def write_files(target: Path, files: dict[str, str]) -> None:
 
 def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
     values = {"module": names.module, "name": names.name}
-    series = ".".join(version(DISTRIBUTION).split(".")[:2])
+    release = version(DISTRIBUTION).split(".")
+    bounds = f">={'.'.join(release[:2])},<{int(release[0]) + 1}"  # docs/compatibility.md: kept until then
     return {
         "name": names.name,
         "module": names.module,
@@ -95,9 +97,10 @@ def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
         "lower": names.name.lower(),
         "upper": names.name.upper(),
         "summary": kind.summary,
+        "api_version": API_VERSION,
         "serve": kind.serve.format(**values),
         "note": kind.note.format(**values),
-        "dependencies": sorted((f"{DISTRIBUTION}>={series}", *kind.dependencies)),
+        "dependencies": sorted((f"{DISTRIBUTION}{bounds}", *kind.dependencies)),
         "test_dependencies": sorted((*TEST_DEPENDENCIES, *kind.test_dependencies)),
     }
 

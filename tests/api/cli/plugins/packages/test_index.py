@@ -132,7 +132,7 @@ def test_a_hostile_index_is_one_clear_error(content: str | bytes, reason: str, t
 
 @pytest.mark.parametrize("place", ["/nowhere.json", "http://127.0.0.1:9/index.json", "/dev/zero", "http://["])
 def test_an_index_that_can_not_be_read_is_one_clear_error(place: str) -> None:
-    with pytest.raises(ConfigError, match="--index .* can't be read: "):
+    with pytest.raises(ConfigError, match=r"--index .* can't be read: "):
         read_index(place)
 
 
