@@ -292,6 +292,7 @@ def test_markdown_is_what_it_says(page: Page, server: PageServer) -> None:
     expect(shown.locator("sub")).to_have_text("2")
     expect(shown.locator("p").first).to_have_text("H2O & a<b")
     expect(shown.locator("ol > li")).to_have_count(2)
+    assert shown.locator("ol").evaluate("(list) => list.start") == 1
     expect(shown.locator("td").nth(1)).to_have_attribute("align", "right")
     expect(shown.locator(".code-bar span").first).to_have_text("python")
     expect(shown.locator(".code code")).to_have_text("print(1)")

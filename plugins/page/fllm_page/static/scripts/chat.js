@@ -77,7 +77,7 @@
         onClick=${toggle(sidebar.shown)}>${icon("list")}</button>
       <h1>${title || "New conversation"}</h1>
       <${options.ModelChoice} />
-      ${path.value.length > 0 && html`<button type="button" class="icon" aria-label="Export this conversation" title="Export" onClick=${save}>${icon("down")}</button>`}
+      ${path.value.length > 0 && html`<button type="button" class="icon" aria-label="Export this conversation" title="Export" onClick=${save}>${icon("save")}</button>`}
       <button type="button" class="icon" aria-label="New conversation" title="New conversation (Alt+N)" onClick=${sidebar.start}>${icon("plus")}</button>
       <button type="button" class="icon" aria-label="Options" title="Options (Alt+O)" aria-expanded=${String(options.shown.value)}
         onClick=${toggle(options.shown)}>${icon("options")}</button>

@@ -88,7 +88,7 @@
       case "list":
         return h(
           token.ordered ? "ol" : "ul",
-          { start: token.ordered && token.start !== 1 ? token.start : null },
+          token.ordered && token.start !== 1 ? { start: token.start } : null,
           token.items.map((item) => h("li", null, elements(item.tokens, depth + 1))),
         );
       case "table":
