@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
-from fllm import ChatRequest, Generation, Serving
+from fllm import LIMITED, ChatRequest, Generation, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm.parsing import ParserSample
 from fllm.pipeline.samples import make_samples
@@ -26,7 +26,7 @@ class Samples(Struct, frozen=True):
     samples: list[ParserSample]
 
 
-@post("/page/samples", status_code=200, include_in_schema=False)
+@post("/page/samples", status_code=200, opt=LIMITED, include_in_schema=False)
 async def samples(data: JSONBody[SamplesRequest], server: NamedDependency[Serving]) -> Samples:
     """Return what each parser received and emitted. The model is not asked again."""
     generation = await server.read_chat(data)
