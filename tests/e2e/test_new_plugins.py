@@ -78,6 +78,17 @@ def test_mypy_finds_no_errors(
     call(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=projects[kind])
 
 
+def test_a_project_builds_what_a_package_index_accepts(projects: Mapping[str, Path], tmp_path: Path) -> None:
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, projects["tool-parser"])
+    built = sorted(tmp_path.iterdir())
+    assert [file.name for file in built] == [
+        "acme_tool_parser-0.1.0-py3-none-any.whl",
+        "acme_tool_parser-0.1.0.tar.gz",
+    ]
+    checked = call(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *built)
+    assert checked.count("PASSED") == 2
+
+
 def test_all_plugins_load_and_pass_their_contracts(python: Path) -> None:
     listed = call(python, "-m", "fllm_api", "plugins", "show", "acme_backend")
     assert "kv_cache_tokens" in listed

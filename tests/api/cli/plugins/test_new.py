@@ -49,7 +49,9 @@ def test_a_project_is_written_and_the_next_steps_are_printed(kind: str, tmp_path
         "pyproject.toml",
         "README.md",
         ".gitignore",
+        ".github/workflows/publish.yml",
         ".github/workflows/test.yml",
+        "CHANGELOG.md",
         "src/acme_first/__init__.py",
         "src/acme_first/plugin.py",
         "src/acme_first/py.typed",
@@ -168,3 +170,20 @@ def test_a_directory_that_can_not_be_created_is_a_one_line_error(tmp_path: Path)
 def test_an_error_about_the_kind_lists_the_kinds() -> None:
     line = refusal("parser", "acme-first")
     assert all(kind in line for kind in KINDS)
+
+
+def test_a_project_is_published_by_its_tag_without_a_secret() -> None:
+    files = dict(render("tool-parser", PluginNames("acme-x", "acme_x", "AcmeX", "AcmeXParser")))
+    workflow = yaml.decode(files[".github/workflows/publish.yml"])
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert (jobs["publish"]["needs"], jobs["publish"]["permissions"]) == ("build", {"id-token": "write"})
+    assert jobs["publish"]["steps"][-1]["uses"].startswith("pypa/gh-action-pypi-publish@")
+    assert "secrets." not in files[".github/workflows/publish.yml"]
+    commands = [step.get("run", "") for step in jobs["build"]["steps"]]
+    assert "python -m twine check --strict dist/*" in commands
+    assert "furiosa-llm plugins check acme-x" in commands
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    assert project["keywords"] == ["furiosa-llm-plugin"]
+    assert project["dependencies"] == ["furiosa-llm-server>=0.1,<1"]
+    assert "FLLM_API_VERSION = 1" in files["src/acme_x/plugin.py"]

@@ -137,11 +137,11 @@ class Journal:
 
 
 def _compiled(path: Path) -> list[Path]:
-    """Return the files with the compiled code of a module."""
+    """Return the files with the compiled code of a module, also half written ones (``.pyc.123``)."""
     if path.suffix != ".py":
         return []
     with suppress(OSError):
-        return list(path.with_name("__pycache__").glob(f"{_escape(path.stem)}.*.pyc"))
+        return list(path.with_name("__pycache__").glob(f"{_escape(path.stem)}.*.pyc*"))
     return []
 
 

@@ -34,7 +34,7 @@ def resolve_target(text: str, listed: Sequence[Listed]) -> InstallTarget:
 
     Raise `ConfigError` or `PluginError` if it can't be installed.
     """
-    if "://" in text:
+    if "://" in text and not text.startswith("-"):
         return InstallTarget(text)
     if _is_path(text):
         return InstallTarget(_checked_path(text))
@@ -64,11 +64,11 @@ def requirement_name(requirement: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    return (
-        os.sep in text
+    return bool(
+        (os.sep in text and not text.startswith("-"))
         or text in (".", "..")
         or text.endswith((*_ARCHIVES, ".py"))
-        or Path(text, "pyproject.toml").is_file()
+        or (text and Path(text, "pyproject.toml").is_file())
     )
 
 
