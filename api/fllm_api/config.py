@@ -80,6 +80,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Whether only requests of the same client share the prefix cache. ``None``: if there are keys."""
     shared_prefixes: tuple[Path, ...] = ()
     """Files with beginnings of prompts that all clients share in the prefix cache."""
+    reload: bool = False
+    """Whether plugins that are being developed are imported again when their files change."""
     watchdog: bool = True
     """Whether a plugin that blocks the event loop is interrupted."""
     sse_keep_alive: float = 10.0

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
+from litestar import Litestar
 from msgspec.structs import replace
 
-from fllm.errors import ConfigError
+from fllm.errors import ConfigError, PluginError
 from fllm.interfaces import MetricsContext
-from fllm.plugins.loader import Plugins
+from fllm.plugins.loader import ENGINE_HOOKS, Plugins, load_plugins
+from fllm.plugins.source_files import PluginSources
 from fllm.private_directory import load_secret
 from fllm_api.app import create_models_app
 from fllm_api.app_state import AppState, ServerState
 from fllm_api.cli.model_files import StartedModel
 from fllm_api.cli.model_loader import SettingsLoader
 from fllm_api.cli.model_size import estimate_memory
+from fllm_api.cli.reload import NewApp, ReloadableApp
 from fllm_api.listener import ConnectionTimeouts, Listener
 from fllm_api.model_registry import ModelRegistry, ServedModel
 from fllm_api.models.model import Model
@@ -41,8 +46,11 @@ def create_listener(
         each.share(shared)
     registry = create_registry(loaders, shared, started)
     config = first.server
+    app = create_models_app(shared, registry)
     listener = Listener(
-        create_models_app(shared, registry),
+        app
+        if started is None or not config.reload
+        else make_reloadable(app, loaders[0], plugins, shared, registry, started),
         shared.drain,
         ConnectionTimeouts(read=config.read_timeout, write=config.write_timeout),
         max_connections=config.max_connections,
@@ -53,19 +61,72 @@ def create_listener(
     return listener, registry.pool
 
 
+def make_reloadable(
+    app: Litestar,
+    loader: SettingsLoader,
+    plugins: Plugins,
+    shared: ServerState,
+    registry: ModelRegistry,
+    started: StartedModel,
+) -> ReloadableApp:
+    """Return the application of one model, which imports plugins again if their files change."""
+    sources = PluginSources(plugins.config)
+
+    async def build() -> NewApp:
+        """Return an application with the new code. Raise an error if it can't be used."""
+        new = load_plugins(plugins.config)
+        new.check_options()
+        raise_errors(new, sources)
+        files = await asyncio.to_thread(loader.load_files, new, started.card)
+        collectors = new.collectors(metrics_context([loader], new, started))
+        state = replace(shared, plugins=new, collectors=collectors)
+        model = registry.models[0].model
+        undo = partial(_use, loader, model, *loader.shared, model.loaded)
+
+        def create() -> NewApp:
+            loader.share(state, new)
+            loaded = loader.finish(replace(started, files=files))
+            built = create_models_app(state, registry)
+            raise_errors(new, sources)
+            return NewApp(built, partial(_use, loader, model, state, new, loaded), undo)
+
+        try:
+            return await asyncio.to_thread(create)  # it takes longer than the event loop may stand still
+        except BaseException:
+            undo()
+            raise
+
+    return ReloadableApp(app, sources, build)
+
+
+def _use(
+    loader: SettingsLoader,
+    model: Model[AppState],
+    shared: ServerState,
+    plugins: Plugins,
+    loaded: AppState | None,
+) -> None:
+    loader.share(shared, plugins)
+    model.loaded = loaded
+
+
+def raise_errors(plugins: Plugins, sources: PluginSources) -> None:
+    """Raise `PluginError` if one of the plugins that are being developed can't be used."""
+    for report in plugins.reports:
+        if report.name not in sources.names:
+            continue
+        if report.error:
+            raise PluginError(f"{report.title}: {report.error}{f' ({report.where})' if report.where else ''}")
+        if not set(report.hooks).isdisjoint(ENGINE_HOOKS):
+            log.warning("a change of a backend or a grammar of plugin %s needs a restart", report.title)
+
+
 def create_server_state(
     loaders: Sequence[SettingsLoader], plugins: Plugins, started: StartedModel | None
 ) -> ServerState:
     """Return what all models share."""
     first = loaders[0].settings
-    names = [each.config.served_model_name for each in loaders]
-    metrics = MetricsContext(
-        model_name=names[0],
-        max_model_len=MAX_TOKENS if started is None else started.card.max_model_len,
-        config=first.metrics,
-        plugin_usage=plugins.usage.used,
-        model_names=tuple(names) if started is None else (),
-    )
+    metrics = metrics_context(loaders, plugins, started)
     record = first.server.record
     state = ServerState(
         config=first.server,
@@ -80,6 +141,20 @@ def create_server_state(
     secret = load_secret(directory)
     first.server.keys.keep_names(secret)
     return replace(state, cache_secret=secret)
+
+
+def metrics_context(
+    loaders: Sequence[SettingsLoader], plugins: Plugins, started: StartedModel | None
+) -> MetricsContext:
+    """Return what the collectors of plugins are made with."""
+    names = [each.config.served_model_name for each in loaders]
+    return MetricsContext(
+        model_name=names[0],
+        max_model_len=MAX_TOKENS if started is None else started.card.max_model_len,
+        config=loaders[0].settings.metrics,
+        plugin_usage=plugins.usage.used,
+        model_names=tuple(names) if started is None else (),
+    )
 
 
 def create_registry(

@@ -20,7 +20,7 @@ from fllm.model_check import ModelCheck
 from fllm.plugins.loader import Plugins
 from fllm.values import ModelCard, Progress, SamplingDefaults
 from fllm_api.adapters import AdapterRegistry
-from fllm_api.cli.model_files import StartedModel, load_model_files
+from fllm_api.cli.model_files import ModelFiles, StartedModel, load_model_files
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.backend_status import stats_or_none
@@ -75,9 +75,24 @@ class SettingsLoader:
         """Name of the innermost backend."""
         return (self.settings.backend, *self.settings.backend_config.chain)[-1]
 
-    def share(self, shared: ServerState) -> None:
-        """Set what all models share, which `load` needs."""
+    def share(self, shared: ServerState, plugins: Plugins | None = None) -> None:
+        """Set what all models share, which `load` needs, and the ``plugins`` if they were loaded again."""
         self._shared = shared
+        self._plugins = plugins or self._plugins
+
+    @property
+    def shared(self) -> tuple[ServerState, Plugins]:
+        """What `share` has set."""
+        assert self._shared is not None, "what all models share is set before one is loaded"
+        return self._shared, self._plugins
+
+    def load_files(self, plugins: Plugins, card: ModelCard) -> ModelFiles:
+        """Load the files of a model that is loaded, with other plugins. Raise `UserError`."""
+        check = ModelCheck()
+        try:
+            return load_model_files(self.settings.server, plugins, card, check)
+        finally:
+            check.stop()
 
     def new_backend(self, progress: Callable[[Progress], None], adapters: Sequence[LoraAdapter]) -> Backend:
         """Return the backend, not started yet. Raise `UserError` if it can't be used."""
@@ -109,9 +124,8 @@ class SettingsLoader:
         """Return the state for the requests of a started model."""
         from fllm_api.cli.model_state import create_app_state
 
-        assert self._shared is not None, "what all models share is set before one is loaded"
         self.adapters.attach(started.backend)
-        state = create_app_state(self.settings, self._shared, started, self.adapters)
+        state = create_app_state(self.settings, self.shared[0], started, self.adapters)
         self.card, self.parser_choices = state.card, state.parser_choices
         return state
 

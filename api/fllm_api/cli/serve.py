@@ -73,6 +73,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     plugins = plugins_of(ctx)
     hide_variables(plugins.secret_variables())
     plugins.check_options()
+    if options["reload"]:
+        check_reload(plugins, several=bool(options["model_sources"] or options["models"]))
     check = partial(check_files, plugins=plugins)
     models = settings_of_models(ctx, plugins, plugins.engine_config(), check)
     config = models[0].server
@@ -131,6 +133,19 @@ def warn_if_open_to_all(config: ServerConfig, sockets: list[socket.socket]) -> N
         log.warning(
             "no API key, and --host %s: everyone who can connect can use the model; set --api-key-file",
             config.host,
+        )
+
+
+def check_reload(plugins: Plugins, *, several: bool) -> None:
+    """Raise `ConfigError` if there is nothing to reload, or if there are several models."""
+    from fllm.plugins.source_files import PluginSources
+
+    if several:
+        raise ConfigError("--reload works with one model: MODEL instead of --model or --models")
+    if not PluginSources(plugins.config).names:
+        raise ConfigError(
+            "--reload: there is nothing to reload: name a --plugin FILE, or install the plugin with pip "
+            "install --editable"
         )
 
 

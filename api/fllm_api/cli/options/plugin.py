@@ -64,6 +64,11 @@ LOCKED_PLUGINS = _config(
     is_eager=True,
     help="Start only with the third-party plugins of this file, which `furiosa-llm plugins lock` writes.",
 )
+RELOAD = _config(
+    ["--reload"],
+    is_flag=True,
+    help="Import --plugin files and editable distributions again when they change. The model stays loaded.",
+)
 CONFIG = _config(["--config"], type=FILE, is_eager=True, callback=read_config, help="TOML file with options.")
 PLUGINS_CONFIG = _config(
     ["--config"],

@@ -11,7 +11,7 @@ from fllm_api.cli.options.engine import ENGINE_OPTIONS, NETWORK_OPTIONS
 from fllm_api.cli.options.http import HTTP_OPTIONS
 from fllm_api.cli.options.model import LORA_OPTIONS, MODEL, MODEL_OPTIONS, SEVERAL_MODELS_OPTIONS
 from fllm_api.cli.options.observability import OBSERVABILITY_OPTIONS
-from fllm_api.cli.options.plugin import CONFIG, LOCKED_PLUGINS, NO_PAGE, PLUGIN_OPTIONS
+from fllm_api.cli.options.plugin import CONFIG, LOCKED_PLUGINS, NO_PAGE, PLUGIN_OPTIONS, RELOAD
 
 CONTEXT_SETTINGS: dict[str, Any] = {
     "auto_envvar_prefix": "FURIOSA_LLM",
@@ -36,5 +36,6 @@ SERVE_PARAMS: list[click.Parameter] = [
     *PLUGIN_OPTIONS,
     LOCKED_PLUGINS,
     NO_PAGE,
+    RELOAD,
 ]
 """All parameters of ``furiosa-llm serve``."""
