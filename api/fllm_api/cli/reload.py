@@ -55,7 +55,10 @@ class _Lifespan:
         await asyncio.wait([self._task, opened], return_when=asyncio.FIRST_COMPLETED)
         opened.cancel()
         if self._task.done():
-            await self._task
+            try:
+                await self._task
+            except ExceptionGroup as failures:  # Litestar uses a task group
+                raise failures.exceptions[0] from None
 
     async def stop(self) -> None:
         """Close them."""
@@ -140,7 +143,7 @@ class ReloadableApp:
         await self._lifespan.start()
 
     async def _run(self, receive: LifeSpanReceive, send: LifeSpanSend) -> None:
-        """Speak the lifespan protocol of ASGI."""
+        """Run the lifespan protocol of ASGI."""
         await receive()
         try:
             await self._start(self._app)

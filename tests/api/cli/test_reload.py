@@ -37,7 +37,7 @@ def an_app(word: str, events: list[str], *, fails: bool = False) -> Litestar:
         yield
         events.append(f"close {word}")
 
-    return Litestar([answer], lifespan=[resources])
+    return Litestar([answer], lifespan=[resources], logging_config=None)
 
 
 def sources_of(file: Path, word: str = "one") -> PluginSources:
