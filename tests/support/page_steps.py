@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 
@@ -32,3 +33,12 @@ def import_file(page: Page, content: object) -> None:
     """Import a file of conversations."""
     file = {"name": "c.json", "mimeType": "application/json", "buffer": json.dumps(content).encode()}
     page.locator("input[type=file][accept*=json]").set_input_files(file)
+
+
+def violations(page: Page) -> list[str]:
+    """Return the accessibility rules that the page breaks, with the elements."""
+    return [
+        f"{each['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for each in Axe().run(page).response["violations"]
+        for node in each["nodes"]
+    ]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from support.page_browser import PageServer, opened, page_server
-from support.page_steps import answered, ask
+from support.page_steps import answered, ask, violations
 
 WEATHER = '[{"name": "get_weather"}]'
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Seoul"}}\n</tool_call>'
@@ -16,15 +15,6 @@ ANSWER = (
     "# Title\n\nText with a [link](https://a.example) and `code`.\n\n```python\nprint(1)\n```\n\n"
     "|a|b|\n|-|-|\n|1|2|\n\n> quote\n"
 )
-
-
-def violations(page: Page) -> list[str]:
-    """Return the accessibility rules that the page breaks, with the elements."""
-    return [
-        f"{each['id']}: {node['html'][:200]} {node['failureSummary']}"
-        for each in Axe().run(page).response["violations"]
-        for node in each["nodes"]
-    ]
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 360)])

@@ -11,7 +11,7 @@
     const rows = useMemo(() => alignSteps(output.steps), [output, version]);
     const [limit, setLimit] = useState(ROWS);
     if (!rows.length) return html`<p class="note">Nothing was generated yet.</p>`;
-    return html`<div class="scroll"><table class="parse">
+    return html`<div class="scroll" tabindex="0" role="group" aria-labelledby="parse-title"><table class="parse">
       <caption class="visually-hidden">Raw text, and the events that the parsers made of it</caption>
       <thead><tr><th scope="col">Raw text of the model</th><th scope="col">Events</th></tr></thead>
       <tbody>${rows.slice(0, limit).map((row) => html`<tr>

@@ -69,7 +69,7 @@
   function Models({ models, canAdmin }) {
     return html`<section aria-labelledby="models-title"><h2 id="models-title">Models</h2>
       ${problem.value && html`<p class="error" role="alert">${problem}</p>`}
-      <div class="scroll"><table class="table"><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col" class="number">Memory</th>
+      <div class="scroll" tabindex="0" role="group" aria-labelledby="models-title"><table class="table"><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col" class="number">Memory</th>
         <th scope="col" class="number">Requests</th><th scope="col" class="number">Waiting</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
       <tbody>${models.map((model) => html`<tr key=${model.name}><th scope="row">${model.name}${model.pinned && html` <span class="badge">pinned</span>`}</th>
         <td><${State} ...${model} /></td><td class="number">${bytes(model.memory)}</td><td class="number">${model.in_flight ?? 0}</td>
@@ -79,7 +79,7 @@
   function Replicas({ replicas, canAdmin }) {
     if (!replicas.length) return null;
     return html`<section aria-labelledby="replicas-title"><h2 id="replicas-title">Replicas</h2>
-      <div class="scroll"><table class="table"><thead><tr><th scope="col">Replica</th><th scope="col">Model</th><th scope="col">State</th>
+      <div class="scroll" tabindex="0" role="group" aria-labelledby="replicas-title"><table class="table"><thead><tr><th scope="col">Replica</th><th scope="col">Model</th><th scope="col">State</th>
         <th scope="col" class="number">Requests</th><th scope="col" class="number">Restarts</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
       <tbody>${replicas.map((replica) => {
         const name = replica.name ?? replica.id;

@@ -41,7 +41,7 @@
     const axis = requests.length ? axisOf(requests, now) : null;
     return html`<section aria-labelledby="requests-title"><h2 id="requests-title">Requests</h2>
       ${!axis && html`<p class="note">No request yet.</p>`}
-      ${axis && html`<div class="scroll"><table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
+      ${axis && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="requests-title"><table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
         <th scope="col">Status</th><th scope="col" class="axis">last ${Math.round(axis.span)} s <span class="visually-hidden">as bars; the columns queue, prefill and decode say the same</span></th>
         ${PHASES.map((name) => html`<th scope="col" class="number"><i class=${`swatch phase-${name}`}></i>${name}</th>`)}
         <th scope="col" class="number">Prompt</th><th scope="col" class="number">Cached</th><th scope="col" class="number">Generated</th></tr></thead>
@@ -57,7 +57,7 @@
   function Refused({ refused }) {
     return html`<section aria-labelledby="refused-title"><h2 id="refused-title">Refused requests</h2>
       ${!refused.length && html`<p class="note">None was refused.</p>`}
-      ${refused.length > 0 && html`<div class="scroll"><table class="table"><thead><tr><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Status</th><th scope="col">Reason</th></tr></thead>
+      ${refused.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="refused-title"><table class="table"><thead><tr><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Status</th><th scope="col">Reason</th></tr></thead>
       <tbody>${refused.map((each) => html`<tr><td>${clock(each.time)}</td><th scope="row"><span class="path">${each.method} ${each.path}</span></th>
         <td>${each.status}${each.code && html` <code>${each.code}</code>`}</td><td>${each.message}</td></tr>`)}</tbody></table></div>`}</section>`;
   }

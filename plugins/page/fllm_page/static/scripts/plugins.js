@@ -57,7 +57,7 @@
 
   function Options({ options }) {
     const show = (value) => (value === null || value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));
-    return html`<div class="scroll"><table class="table"><caption class="visually-hidden">Options</caption>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label="Options"><table class="table"><caption class="visually-hidden">Options</caption>
       <thead><tr><th scope="col">Option</th><th scope="col">Value</th><th scope="col">From</th><th scope="col">What it is</th></tr></thead>
       <tbody>${options.map((option) => html`<tr><th scope="row"><code>${option.name}</code></th>
         <td><code>${option.secret ? "hidden" : show(option.value)}</code></td><td>${option.source}</td>

@@ -66,7 +66,7 @@
     seen.add(current.value);
     return list.value.map(
       ({ id, component: View }) => html`<section
-        key=${id} id=${`view-${id}`} class="view" role="tabpanel" aria-labelledby=${`tab-${id}`}
+        key=${id} id=${`view-${id}`} class="view" role="tabpanel" tabindex="0" aria-labelledby=${`tab-${id}`}
         hidden=${id !== current.value}>${seen.has(id) && html`<${View} />`}</section>`,
     );
   }
