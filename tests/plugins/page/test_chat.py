@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from playwright.sync_api import Page, expect
+from support.fault_server import wait_until
 from support.page_browser import PageServer, Watch
 from support.page_steps import answered, ask, body_of
 
@@ -37,7 +38,7 @@ def test_stop_keeps_what_came_and_continue_goes_on_from_there(page: Page, server
     expect(page.locator(".assistant.last .bubble")).to_have_text("Once")
     page.keyboard.press("Escape")
     expect(page.locator(".assistant.last")).to_contain_text("stopped")
-    assert server.engine.requests[0].request_id in server.engine.aborted
+    wait_until(lambda: server.engine.requests[0].request_id in server.engine.aborted, "the abort")
     server.script(" upon a time")
     page.get_by_role("button", name="Continue").click()
     answered(page, "Once upon a time")
@@ -243,3 +244,37 @@ def test_a_copied_command_sends_the_same_request(copied: dict[str, str], server:
         again = server.engine.requests[-1]
         assert again.token_ids == asked.token_ids
         assert again.sampling == asked.sampling
+
+
+def test_a_model_and_its_adapters_can_be_chosen_and_have_their_own_defaults(page: Page) -> None:
+    page.evaluate(
+        """() => { fllm.server.value = {sampling_defaults: {temperature: 0.9}, models: [
+            {name: "small", state: "loaded", adapters: ["polite"], sampling_defaults: {temperature: 0.5}},
+            {name: "large", state: "unloaded"}]} }"""
+    )
+    choice = page.get_by_label("Model")
+    expect(choice.locator("option")).to_have_text(["small", "polite", "large (unloaded)"])
+    page.get_by_role("button", name="Options").click()
+    expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "0.5")
+    choice.select_option("large")
+    expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "0.9")
+    choice.select_option("polite")
+    page.route("**/page/chat", lambda route: route.fulfill(content_type="text/event-stream", body=""))
+    assert body_of(page, "Hi")["model"] == "polite"
+    expect(page.locator(".failure")).to_contain_text("The stream ended before the answer did.")
+
+
+def test_another_answer_ends_the_one_that_is_generated(page: Page, server: PageServer) -> None:
+    server.script("one")
+    ask(page, "First")
+    answered(page, "one")
+    server.script("two", stalls_after=1)
+    ask(page, "Second")
+    expect(page.locator(".assistant.last .bubble")).to_have_text("two")
+    server.script("three")
+    page.locator(".assistant").first.hover()
+    page.locator(".assistant").first.get_by_role("button", name="Regenerate").click()
+    answered(page, "three")
+    page.locator(".assistant").get_by_role("button", name="Previous branch").click()
+    expect(page.locator(".assistant.last .bubble")).to_contain_text("two")
+    assert page.evaluate("fllm.runs.running.value.size") == 0

@@ -6,6 +6,7 @@
   const SAVE_AFTER = 500; // milliseconds after the last key
   let saving = 0;
   const shown = settings.persist("options-shown", false);
+  if (innerWidth <= 900) shown.value = false;
 
   /** Set one option of the conversation that is shown. */
   function set(name, value) {
@@ -16,12 +17,6 @@
     runs.current.value = changed;
     clearTimeout(saving);
     saving = setTimeout(() => Object.keys(changed.nodes).length && runs.save(changed.id, (each) => ({ ...each, options })), SAVE_AFTER);
-  }
-
-  /** Return the server's default of a setting, as a text. */
-  function defaultOf(name) {
-    const value = fllm.server.value?.sampling_defaults?.[name];
-    return value === null || value === undefined ? "" : String(value);
   }
 
   /** A box for JSON, with the error in what it holds. `check` throws that error. */
@@ -63,11 +58,11 @@
 
   /** The choice of a model; nothing if the server has one only. */
   function ModelChoice() {
-    const models = fllm.server.value?.models ?? [];
-    if (models.length < 2) return models.length ? html`<span class="model-name">${models[0].name}</span>` : null;
+    const found = fllm.choices();
+    if (found.length < 2) return found.length ? html`<span class="model-name">${found[0].name}</span>` : null;
     return html`<label class="model-choice"><span class="visually-hidden">Model</span>
       <select value=${modelOf(runs.current.value.options)} onChange=${(event) => set("model", event.target.value)}>
-        ${models.map(({ name, state }) => html`<option value=${name}>${name}${state && !/^(ready|loaded|running)$/i.test(state) ? ` (${state})` : ""}</option>`)}
+        ${found.map(({ name, model: { state } }) => html`<option value=${name}>${name}${state && state !== "loaded" ? ` (${state})` : ""}</option>`)}
       </select></label>`;
   }
 
@@ -87,7 +82,7 @@
       <fieldset><legend>Sampling</legend><div class="numbers">
         ${request.NUMBERS.map(
           ([name, label, step]) => html`<label class="field" key=${name}>${label}
-            <input type="number" inputmode="decimal" step=${step < 1 ? "any" : 1} placeholder=${defaultOf(name)}
+            <input type="number" inputmode="decimal" step=${step < 1 ? "any" : 1} placeholder=${fllm.defaultOf(options, name) ?? ""}
               value=${options[name] ?? ""} onInput=${(event) => set(name, event.target.value)} /></label>`,
         )}</div>
         <label class="field">Stop, one per line

@@ -78,6 +78,7 @@
   }
 
   async function run(conversation, node, answer, body) {
+    running.value.get(conversation.id)?.stop();
     const controller = new AbortController();
     const version = signal(0);
     const one = { node: node.id, answer, version, stop: () => controller.abort() };
@@ -102,9 +103,11 @@
     }
     await saved;
     await save(conversation.id, (each) => tree.change(each, node.id, answer));
-    const others = new Map(running.value);
-    others.delete(conversation.id);
-    running.value = others;
+    if (running.value.get(conversation.id) === one) {
+      const others = new Map(running.value);
+      others.delete(conversation.id);
+      running.value = others;
+    }
     announce(spoken(answer));
   }
 

@@ -18,17 +18,32 @@
     }
   }
 
-  /** Return the model that options name, if the server has it, or its first one. */
+  /** Return the names that a request can have for its model, with what the server says of each: models, adapters. */
+  function choices() {
+    const models = server.value?.models ?? [];
+    return models.flatMap((model) => [model.name, ...(model.adapters ?? [])].map((name) => ({ name, model })));
+  }
+
+  /** Return the choice that options name, if the server has it, or its first one; undefined if it has none. */
+  function choiceOf(options) {
+    const found = choices();
+    return found.find((each) => each.name === options.model) ?? found[0];
+  }
+
+  /** Return the name of the model that options choose. */
   function modelOf(options) {
-    const names = (server.value?.models ?? []).map((each) => each.name);
-    return names.includes(options.model) ? options.model : (names[0] ?? options.model ?? "");
+    return choiceOf(options)?.name ?? options.model ?? "";
   }
 
-  /** Return what a model can take: {images, tools, reasoning}, or null if that is not known. */
+  /** Return what the chosen model can take: {images, tools, reasoning}, or null if that is not known. */
   function capabilitiesOf(options) {
-    const name = modelOf(options);
-    return server.value?.models?.find((each) => each.name === name)?.capabilities ?? null;
+    return choiceOf(options)?.model.capabilities ?? null;
   }
 
-  Object.assign(fllm, { server, unreachable, loadServer: load, modelOf, capabilitiesOf });
+  /** Return the server's default of a setting for the chosen model, or undefined. */
+  function defaultOf(options, name) {
+    return choiceOf(options)?.model.sampling_defaults?.[name] ?? server.value?.sampling_defaults?.[name];
+  }
+
+  Object.assign(fllm, { server, unreachable, loadServer: load, choices, modelOf, capabilitiesOf, defaultOf });
 })();

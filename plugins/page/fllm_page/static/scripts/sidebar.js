@@ -5,6 +5,8 @@
   const SEARCH_AFTER = 200; // milliseconds after the last key
   const shown = settings.persist("conversations-shown", innerWidth > 900);
   const note = signal("");
+  // On a narrow screen the list covers the messages.
+  if (innerWidth <= 900) shown.value = false;
 
   /** Show a conversation. */
   async function open(id) {

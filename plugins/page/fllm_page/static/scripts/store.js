@@ -3,6 +3,8 @@
   "use strict";
   const { signal } = fllm;
   const memory = new Map();
+  // An answer may end after its conversation was deleted.
+  const removed = new Set();
   let opened = null;
 
   /** Return the database, or null where the browser gives none. */
@@ -55,11 +57,13 @@
 
   /** Return the conversation with this id, or undefined. */
   async function get(id) {
-    return (await transaction("readonly", (_, conversations) => conversations.get(id))) ?? memory.get(id);
+    // What is in memory could not be stored, so it is later than what is stored.
+    return memory.get(id) ?? (await transaction("readonly", (_, conversations) => conversations.get(id)));
   }
 
   /** Keep a conversation in its present state. */
   async function put(conversation) {
+    if (removed.has(conversation.id)) return;
     heads.value = [head(conversation), ...heads.value.filter((each) => each.id !== conversation.id)].sort(
       (a, b) => b.updated - a.updated,
     );
@@ -69,6 +73,7 @@
           heads.put(head(conversation));
           conversations.put(conversation);
         });
+        memory.delete(conversation.id);
         return;
       }
     } catch {
@@ -81,6 +86,7 @@
   async function remove(id) {
     heads.value = heads.value.filter((each) => each.id !== id);
     memory.delete(id);
+    removed.add(id);
     await transaction("readwrite", (heads, conversations) => {
       heads.delete(id);
       conversations.delete(id);
@@ -89,7 +95,8 @@
 
   /** Return all conversations. */
   async function all() {
-    return [...((await transaction("readonly", (_, kept) => kept.getAll())) ?? []), ...memory.values()];
+    const stored = (await transaction("readonly", (_, kept) => kept.getAll())) ?? [];
+    return [...new Map([...stored, ...memory.values()].map((each) => [each.id, each])).values()];
   }
 
   fllm.store = { heads, lasting, load, get, put, remove, all };
