@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 from support.page_browser import PageServer, page_server
+from support.page_steps import answered, ask
 
 from fllm_api.cli.plugins.parse import parse
 
@@ -155,6 +156,21 @@ def test_an_answer_that_is_stopped_keeps_its_tokens(page: Page, server: PageServ
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
     assert texts(page, "generated") == ["a", "b"]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_one_looks_inside_of_an_answer_of_the_chat(page: Page, server: PageServer, recorded: bool) -> None:
+    page.evaluate("recorded => void (fllm.settings.inspect.value = recorded)", recorded)
+    server.script("<think></think>", "Hello")
+    ask(page, "Hi")
+    answered(page, "Hello")
+    page.locator(".assistant").get_by_text("More").click()
+    page.get_by_role("button", name="Look inside").click()
+    expect(page.locator(".inside .summary dt", has_text="End")).to_be_visible()
+    assert "".join(str(text) for text in texts(page, "generated")) == "<think></think>Hello"
+    # What was not recorded is asked again.
+    assert len(server.engine.requests) == (1 if recorded else 2)
+    expect(page.get_by_text("was sent again")).to_have_count(0 if recorded else 1)
 
 
 def test_an_error_of_the_server_is_shown(page: Page, server: PageServer) -> None:

@@ -128,8 +128,8 @@
   }
 
   /** The alternatives to one token, and what the grammar allowed there. */
-  function TokenDetail({ token, at, cached }) {
-    if (!token) return html`<p class="note">Point at a token, or use the arrow keys, to see its alternatives.</p>`;
+  function TokenDetail({ token, at, cached, shows = "alternatives" }) {
+    if (!token) return html`<p class="note">Point at a token, or use the arrow keys, to see its ${shows}.</p>`;
     const probability = probabilityOf(token);
     const others = token.top ?? [];
     const listed = others.some((other) => other.id === token.id);

@@ -27,7 +27,7 @@
   /** Show the trace of the message that the URL names; `missing` is its id if it has none. */
   function follow() {
     const id = named();
-    const trace = fllm.inspections?.get(id);
+    const trace = fllm.inspections.get(id);
     if (trace) current.value = trace;
     missing.value = trace ? "" : id;
   }
@@ -35,18 +35,20 @@
   effect(follow);
   addEventListener("hashchange", follow);
 
-  /** Send the request of a message again, and look inside its new answer. */
-  function askAgain(id) {
-    const conversation = fllm.runs.current.value;
-    ask(fllm.request.whole(conversation, conversation.nodes[id]));
+  /** Look inside an answer of the chat. If it has no trace, its request is sent again. */
+  function open(node) {
+    const trace = fllm.inspections.get(node.id);
+    if (trace) return show(trace);
+    const body = fllm.request.whole(fllm.runs.current.value, node);
+    return ask(body, "The tokens of that answer were not recorded, so its request was sent again. The new answer can differ.");
   }
 
-  /** Send a request and show its answer while it is generated. Return the trace. */
-  async function ask(body) {
+  /** Send a request and show its answer while it is generated, with a note above it. Return the trace. */
+  async function ask(body, note = "") {
     if (tabs.current.value !== "inside") fllm.view("inside");
     missing.value = "";
     running.value?.abort();
-    const trace = createTrace(body);
+    const trace = { ...createTrace(body), note };
     const controller = new AbortController();
     current.value = trace;
     running.value = controller;
@@ -70,7 +72,7 @@
 
   /** Return a number that grows with every trace: those of this tab, and those of the chat. */
   function growth() {
-    const others = [...(fllm.runs?.running.value.values() ?? [])].map((each) => each.version.value);
+    const others = [...fllm.runs.running.value.values()].map((each) => each.version.value);
     return others.reduce((sum, each) => sum + each, version.value);
   }
 
@@ -87,10 +89,9 @@
   }
 
   function Missing({ id }) {
-    const node = fllm.runs?.current.value.nodes[id];
+    const node = fllm.runs.current.value.nodes[id];
     return html`<div class="empty"><p>The tokens of this answer were not recorded.</p>
-      ${node?.request && html`<p>Its request can be sent again; the new answer can differ.</p>
-        <button type="button" class="button" onClick=${() => askAgain(id)}>Ask again</button>`}</div>`;
+      ${node?.request && html`<button type="button" class="button" onClick=${() => open(node)}>Send its request again</button>`}</div>`;
   }
 
   function Composer() {
@@ -109,7 +110,8 @@
   function Trace({ trace, version }) {
     const [index, setIndex] = useState(0);
     const output = trace.outputs[index];
-    return html`${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
+    return html`${trace.note && html`<p class="note" role="status">${trace.note}</p>`}
+      ${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
       <${Summary} trace=${trace} output=${output} />
       ${trace.outputs.length > 1 && html`<label>Answer <select value=${index} onChange=${(event) => setIndex(Number(event.target.value))}>
         ${trace.outputs.map((_, at) => html`<option value=${at}>${at + 1}</option>`)}</select></label>`}
@@ -221,10 +223,10 @@
         ${prompt.template === "request" ? " Rendered by the chat template of the request." : ""}</p>
       <div class="with-detail"><div class="prompt-box" tabindex="-1"><${TokenFlow} id="prompt" label="Tokens of the prompt" tokens=${prompt.tokens} count=${prompt.tokens.length} cached=${cached}
         active=${active} onActive=${setActive} onPeek=${setPeek} /></div>
-        <aside aria-label="The selected token of the prompt"><${TokenDetail} token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
+        <aside aria-label="The selected token of the prompt"><${TokenDetail} shows="id" token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
     </section>`;
   }
 
-  fllm.inside = { show, ask, run, usageOf, current };
+  fllm.inside = { open, show, ask, run, usageOf, current };
   tabs.add({ id: "inside", title: "Look inside", component: Tab });
 })();

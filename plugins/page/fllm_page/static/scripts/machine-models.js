@@ -9,7 +9,7 @@
 
   /** Return a number of bytes for people. */
   function bytes(value) {
-    if (value === null || value === undefined) return "–";
+    if (!value) return "–";
     const power = Math.min(3, Math.floor(Math.log2(Math.max(value, 1)) / 10));
     return `${(value / 1024 ** power).toFixed(power > 2 ? 1 : 0)} ${["B", "KiB", "MiB", "GiB"][power]}`;
   }

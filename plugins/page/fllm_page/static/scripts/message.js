@@ -81,13 +81,6 @@
     </span>`;
   }
 
-  /** Show how an answer came about: what was recorded, or a new answer to the same request. */
-  function lookInside(node) {
-    const trace = fllm.inspections.get(node.id);
-    if (trace) fllm.inside.show(trace);
-    else fllm.inside.ask(request.whole(runs.current.value, node));
-  }
-
   function Actions({ node, siblings, onEdit }) {
     const menu = useRef();
     const choose = (work) => () => {
@@ -106,7 +99,7 @@
       <button type="button" class="quiet" onClick=${onEdit}>Edit</button>
       ${node.role === "assistant" && html`<button type="button" class="quiet" onClick=${() => again(node)}>Regenerate</button>
         ${node.request && html`<details ref=${menu} class="menu" onKeyDown=${onKey} onFocusOut=${leave}><summary class="quiet">More</summary><div>
-          ${fllm.inside && html`<button type="button" onClick=${choose(() => lookInside(node))}>Look inside</button>`}
+          <button type="button" onClick=${choose(() => fllm.inside.open(node))}>Look inside</button>
           <button type="button" onClick=${choose(() => copy(request.asCurl(body())))}>Copy as curl</button>
           <button type="button" onClick=${choose(() => copy(request.asPython(body())))}>Copy as Python</button>
         </div></details>`}
