@@ -33,7 +33,7 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_long_page_begins_with_its_contents(page: Path) -> None:
-    """Two screens are about 120 lines. A changelog is read from the top; the README begins with a first try."""
+    """Two screens are about 120 lines. A changelog is read from the top, the README begins with a try."""
     lines = page.read_text().splitlines()
     if len(lines) > 120 and page.name not in ("CHANGELOG.md", "CONTRIBUTING.md"):
         assert (

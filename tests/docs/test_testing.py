@@ -32,4 +32,4 @@ def test_the_examples_pass(tmp_path: Path) -> None:
         [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(tests) == 6
+    assert len(tests) == 7
