@@ -15,6 +15,7 @@ from fllm.errors import PluginError
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.plugins.registry import Entry, Registry
 from fllm_api.build_info import DISTRIBUTION
+from fllm_api.cli.loaded_plugins import plugin_config
 
 BUILTIN_COMMANDS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
@@ -63,7 +64,6 @@ class PluginCommand(LazyCommand):
         if (options := self._plugins.command_options(name)) is None:
             return command.make_context(info_name, args, **extra)
 
-        from fllm_api.cli.loaded_plugins import plugin_config
         from fllm_api.cli.options import PLUGIN_OPTION, PLUGINS_CONFIG
 
         command = copy(command)  # which other callers may use as it is
@@ -102,7 +102,7 @@ class CommandGroup(click.RichGroup):
     def _add_plugin_commands(self, ctx: click.Context) -> None:
         if not ctx.meta.setdefault("fllm.commands", False):
             ctx.meta["fllm.commands"] = True
-            plugins = installed_plugins()
+            plugins = installed_plugins(plugin_config(ctx).paths)
             for registration in plugins.commands:
                 if registration.entry.name not in self.commands:
                     self.add_command(PluginCommand(plugins, registration.entry))
@@ -112,7 +112,7 @@ def root_command() -> click.RichGroup:
     """Return the top-level command group."""
     group = CommandGroup(
         callback=_help_without_command,
-        params=[_version_option()],
+        params=[_version_option(), _plugin_option()],
         invoke_without_command=True,
         help="An OpenAI-compatible server for large language models. Every feature is a plugin.",
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -133,6 +133,17 @@ def _version_option() -> click.Option:
     )
 
 
+def _plugin_option() -> click.Option:
+    return click.RichOption(
+        ["--plugin"],
+        type=click.Path(exists=True, dir_okay=False),
+        multiple=True,
+        is_eager=True,
+        expose_value=True,
+        help="Plugin to load from a .py file, such as one with a command.",
+    )
+
+
 def _print_version(ctx: click.Context, param: click.Parameter, requested: bool) -> None:  # noqa: ARG001
     if requested and not ctx.resilient_parsing:
         click.echo(f"furiosa-llm {metadata.version(DISTRIBUTION)}")
@@ -147,10 +158,12 @@ def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
         yield LazyCommand(registry, entry)
 
 
-def installed_plugins() -> Plugins:
-    """Return the installed plugins, for commands without plugin options."""
+def installed_plugins(paths: tuple[str, ...] = ()) -> Plugins:
+    """Return the installed plugins and those of files, for commands without plugin options."""
     disabled = (*_names("FLLM_DISABLE_PLUGINS"), *_names("FURIOSA_LLM_DISABLE_PLUGIN"))
-    return load_plugins(PluginConfig(disabled=disabled, allowed=_names("FURIOSA_LLM_ALLOW_PLUGIN") or None))
+    return load_plugins(
+        PluginConfig(paths=paths, disabled=disabled, allowed=_names("FURIOSA_LLM_ALLOW_PLUGIN") or None)
+    )
 
 
 def _names(variable: str) -> tuple[str, ...]:
@@ -158,6 +171,6 @@ def _names(variable: str) -> tuple[str, ...]:
 
 
 @click.pass_context
-def _help_without_command(ctx: click.Context) -> None:
+def _help_without_command(ctx: click.Context, /, plugin: tuple[str, ...]) -> None:  # noqa: ARG001
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

