@@ -140,6 +140,16 @@ def test_the_installed_plugins_are_found(installed: Path) -> None:
     assert {each["distribution"] for each in listing["plugins"]} == {"furiosa-llm-server"}
     assert {each["error"] for each in listing["plugins"]} == {None}
     assert {"parsers", "backends", "metrics"} <= {each["name"] for each in listing["plugins"]}
+    assert listing["missing_extras"] == {
+        "torch": ["torch", "llguidance"],
+        "xgrammar": ["xgrammar"],
+        "ray": ["ray"],
+    }
+    table = call(installed / "furiosa-llm", "plugins")
+    assert "torch, llguidance: pip install 'furiosa-llm-server[torch]'" in table.splitlines()
+    assert "pip install 'furiosa-llm-server[torch]'" in call(
+        installed / "furiosa-llm", "plugins", "show", "torch"
+    )
 
 
 def test_the_wheel_contains_the_templates_of_new_plugins(installed: Path, tmp_path: Path) -> None:

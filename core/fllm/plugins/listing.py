@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fllm.extras import missing_modules
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import conflict_message
 
@@ -19,12 +20,25 @@ class Listing(Struct, frozen=True):
     """Names of ``--disable-plugin`` that match no plugin."""
     unmatched_allowed: list[str]
     """The same of ``--allow-plugin``."""
+    missing_extras: dict[str, list[str]]
+    """Extras that are not installed, each with the names of the entries that need it."""
 
 
 def list_plugins(plugins: Plugins) -> Listing:
     """Return the list."""
     conflicts = list(conflict_messages(plugins))
-    return Listing(plugins.reports, conflicts, plugins.unmatched, plugins.unmatched_allowed)
+    return Listing(
+        plugins.reports, conflicts, plugins.unmatched, plugins.unmatched_allowed, _missing_extras(plugins)
+    )
+
+
+def _missing_extras(plugins: Plugins) -> dict[str, list[str]]:
+    entries: dict[str, list[str]] = {}
+    for registry in plugins.registries():
+        for registration in registry:
+            if extra := registration.entry.extra:
+                entries.setdefault(extra, []).append(registration.entry.name)
+    return {extra: names for extra, names in entries.items() if missing_modules(extra)}
 
 
 def conflict_messages(plugins: Plugins) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.errors import UnknownName
+from fllm.extras import install_command, missing_modules
 from fllm.plugins.discovery import normalize_name
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.options import Option, options_of
@@ -30,6 +31,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     """Options of a backend or a placement; ``None`` if the entry does not declare them."""
     conflict: str | None
     """How to resolve a conflict, if another plugin registers the same name."""
+    missing: str | None
+    """Command that installs the extra that it needs, if that is not installed."""
 
 
 class PluginDescription(Struct, frozen=True, kw_only=True):
@@ -88,6 +91,7 @@ def _offer(kind: str, each: Registration, conflicts: Mapping[str, list[Registrat
         conflict=conflict_message(kind, entry.name, conflicts[entry.name])
         if entry.name in conflicts
         else None,
+        missing=install_command(entry.extra) if entry.extra and missing_modules(entry.extra) else None,
     )
 
 

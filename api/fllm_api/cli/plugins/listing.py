@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import rich_click as click
 
+from fllm.extras import install_command
 from fllm.plugins.listing import Listing, list_plugins
 from fllm.plugins.loader import PluginReport, Plugins
 
@@ -36,6 +37,8 @@ def _print(listing: Listing) -> None:
         table.add_row(report.name, distribution, Text("\n".join(_offers(report))), load_status(report))
     console = Console()
     console.print(table)
+    for extra, names in listing.missing_extras.items():
+        console.print(f"{', '.join(names)}: {install_command(extra)}", markup=False, soft_wrap=True)
     for line in listing.conflicts:
         console.print(f"conflict: {line}", markup=False)
     for name in listing.unmatched:

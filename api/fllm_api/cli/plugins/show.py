@@ -67,6 +67,7 @@ def _entry_rows(offer: Offer) -> Iterator[tuple[str, str]]:
     yield "target", offer.target
     for name, value in offer.properties.items():
         yield name, _format_value(value)
+    yield "missing", offer.missing or ""
     yield "conflict", offer.conflict or ""
 
 
