@@ -171,8 +171,10 @@ class KeyValue(click.ParamType[tuple[str, str]]):
 
     envvar_list_splitter: ClassVar[str | None] = ","
 
-    def __init__(self, name: str = "KEY=VALUE") -> None:
+    def __init__(self, name: str = "KEY=VALUE", hint: str = "") -> None:
+        """Create it. ``hint`` completes the message for a value that is no such pair."""
         self.name = name
+        self._hint = hint
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -180,7 +182,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         """Split at the first ``=``."""
         key, equals, text = str(value).partition("=")
         if not key or not equals:
-            self.fail(f"{value!r} is not {self.name}", param, ctx)
+            self.fail(f"{value!r} is not {self.name}{self._hint}", param, ctx)
         return key, text
 
 

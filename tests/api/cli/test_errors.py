@@ -124,6 +124,9 @@ BAD = {
     "serve --gpu-memory-utilization 0.9": [
         "No such option '--gpu-memory-utilization': use --backend-option kv_cache_memory=SIZE"
     ],
+    "serve --model x.gguf": [
+        "'x.gguf' is not NAME=SOURCE; one model needs no option: furiosa-llm serve MODEL"
+    ],
     "serve m -ngl 99": ["No such option '-ngl': use --devices"],
     "serve --version": ["No such option '--version': run `furiosa-llm --version`"],
     "serve --max_model_len abc": ["'--max-model-len': 'abc' is not a valid integer"],

@@ -97,7 +97,7 @@ SEVERAL_MODELS_OPTIONS = [
     ),
     _models(
         ["model_sources", "--model"],
-        type=KeyValue("NAME=SOURCE"),
+        type=KeyValue("NAME=SOURCE", "; one model needs no option: furiosa-llm serve MODEL"),
         multiple=True,
         show_default="none",
         help="Name and source of a model that is loaded on demand. Repeat it for more models.",
