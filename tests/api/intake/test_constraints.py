@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from support.api_fakes import FakeReasoningParser, a_server, ask, backend_of, chat, complete, error_of
 
@@ -23,8 +25,14 @@ from fllm.constraints import (
 )
 from fllm.errors import BackendError, RequestError
 from fllm.events import ParserEvent
+from fllm.requests.chat import ChatRequest
+from fllm.values import ModelCard
 from fllm_api.app_state import AppState
-from fllm_api.intake.constraints import MAX_CONSTRAINT_CHARS, MAX_SCHEMA_DEPTH
+from fllm_api.intake.constraints import (
+    MAX_CONSTRAINT_CHARS,
+    MAX_SCHEMA_DEPTH,
+    check_constraint_supported,
+)
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
@@ -252,3 +260,16 @@ def test_a_reasoning_parser_that_can_not_constrain_output_is_named(stream: bool)
     server = structured_output_server(reasoning=FakeReasoningParser)
     assert "reasoning parser" in rejected(chat(server, guided_json={}, stream=stream), "guided_json")
     assert chat(server, stream=stream).status_code == 200
+
+
+def test_a_server_without_the_grammar_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = msgspec.convert({"messages": [{"role": "user", "content": "hi"}]}, ChatRequest)
+    card = ModelCard(tokenizer="", max_model_len=8)
+    with pytest.raises(RequestError) as installed:
+        check_constraint_supported(body, card, "response_format")
+    assert "pip install" not in installed.value.message
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(RequestError) as caught:
+        check_constraint_supported(body, card, "response_format")
+    assert "such as torch (pip install 'furiosa-llm-server[torch]')" in caught.value.message
+    assert (caught.value.param, caught.value.code) == ("response_format", "unsupported_parameter")

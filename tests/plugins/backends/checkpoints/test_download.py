@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,10 +19,15 @@ from support.gguf_models import write_model
 from support.model_families import build
 from support.tiny_models import save_model
 
-from fllm.errors import ModelError
+from fllm.errors import ConfigError, ModelError
 from fllm.model import locate
 from fllm.testing.echo import echo_model
-from fllm_backends.checkpoints.download import LocalModel, fetch_model
+from fllm_backends.checkpoints.download import (
+    LocalModel,
+    check_local_model,
+    fetch_model,
+    fetch_tokenizer_files,
+)
 
 RESPONSES = {
     "gone": (404, "RepoNotFound"),
@@ -242,3 +248,20 @@ def test_a_quantization_that_the_hub_lacks_names_the_others(gguf_repository: typ
     with pytest.raises(ModelError, match=r"no GGUF file Q5_K_M; .*: Q4_K_M, Q8_0"):
         fetched("org/one:Q5_K_M")
     assert gguf_repository.fetched == []
+
+
+def test_reading_a_gguf_file_without_its_packages_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    for read in (
+        lambda: check_local_model(locate(str(file)), weights=True),
+        lambda: fetch_tokenizer_files(str(file), None, lambda _: None),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert caught.value.message == (
+            "reading a GGUF file needs the extra 'torch': pip install 'furiosa-llm-server[torch]'"
+        )
