@@ -30,6 +30,7 @@ from fllm import (
     GrammarContext,
     MetricsContext,
     ModelCard,
+    PagePanel,
     ParserContext,
     Placement,
     PlacementContext,
@@ -50,7 +51,14 @@ from fllm.pipeline.request_tracker import RequestTracker
 from fllm.plugins import hooks
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.plugins.plugin_options import option_tables
-from fllm.testing import PlacementContract, ReasoningParserContract, ToolParserContract, parse
+from fllm.testing import (
+    PagePanelContract,
+    PlacementContract,
+    ReasoningParserContract,
+    ToolParserContract,
+    parse,
+    run_contract,
+)
 
 DIRECTORY = DOCS / "hooks"
 INDEX = (DIRECTORY / "README.md").read_text()
@@ -256,6 +264,18 @@ def test_the_collector_counts_slow_requests(load: Load, caplog: pytest.LogCaptur
             RequestTracker(f"of {seconds} s", [collector], clock=lambda times=times: next(times)).finish()
     assert getattr(collector, "count", None) == 1
     assert [record.getMessage() for record in caplog.records] == ["of 11.0 s took 11.0 s for 0 tokens"]
+
+
+def test_the_panel_passes_its_contract(load: Load) -> None:
+    plugins = load("model_panel.py")
+
+    class Checked(PagePanelContract):
+        def panels(self) -> list[PagePanel]:
+            return [panel for panel in plugins.page_panels() if panel.name == "model-sizes"]
+
+    results = list(run_contract(Checked))
+    assert len(results) > 4
+    assert [result.test for result in results if result.error is not None] == []
 
 
 def test_the_options_of_a_plugin_are_typed(load: Load) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from fllm_context_panel import plugin
 
@@ -9,7 +11,7 @@ from fllm.testing import PagePanelContract, ScriptedServer, plugins_with
 
 
 class TestContract(PagePanelContract):
-    plugin = plugin
+    plugin: ClassVar[object] = plugin
 
 
 @pytest.fixture(scope="module")

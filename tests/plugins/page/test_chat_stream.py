@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -33,7 +33,7 @@ def server() -> ScriptedServer:
 
 
 class TestContract(RoutesContract):
-    plugin = plugin
+    plugin: ClassVar[object] = plugin
     requests = (
         RouteRequest(path="/page/chat", body={**HI, "inspect": True}, streamed={}, required=["messages"]),
         RouteRequest(path="/page/server", method="GET", generates=False),
