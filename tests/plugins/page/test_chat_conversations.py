@@ -43,6 +43,12 @@ def test_conversations_outlive_the_page_and_can_be_renamed_searched_and_deleted(
     expect(page.locator(".entry-title")).to_have_text(["About plums", "About apples"])
     page.get_by_role("button", name="About apples", exact=True).click()
     answered(page, "green")
+    page.get_by_role("button", name="About plums", exact=True).click()
+    answered(page, "violet")
+    page.go_back()
+    answered(page, "green")
+    page.reload()
+    answered(page, "green")
 
     page.locator(".entry", has_text="About apples").hover()
     page.get_by_role("button", name="Rename About apples").click()

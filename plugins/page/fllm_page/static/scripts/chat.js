@@ -1,7 +1,7 @@
 /** The tab "Chat". */
 (() => {
   "use strict";
-  const { html, icon, computed, signal, tabs, runs, store, sidebar, options, composer, Message, download } = fllm;
+  const { html, icon, computed, effect, signal, tabs, runs, store, sidebar, options, composer, Message, download } = fllm;
   const { conversation: tree, shortcut, useEffect, useRef } = fllm;
   const NEAR_END = 80; // pixels
   const EARLY = 8; // messages that are markdown at once
@@ -134,7 +134,22 @@
   shortcut("Alt+ArrowUp", () => step(-1));
   shortcut("Alt+ArrowDown", () => step(1));
 
+  /** Show the conversation that the URL names, `#chat/ID`: the page was loaded again, or the user went back. */
+  async function followUrl() {
+    const [name, id] = location.hash.slice(1).split("/");
+    if (name !== "chat" || !id || id === runs.current.value.id) return;
+    const found = await store.get(id);
+    if (found) runs.current.value = found;
+  }
+
+  addEventListener("hashchange", followUrl);
   runs.current.value = tree.create(options.initial.value);
+  followUrl();
+  effect(() => {
+    const { id, nodes } = runs.current.value;
+    const isNamed = tabs.current.value === "chat" && Object.keys(nodes).length > 0;
+    if (isNamed && location.hash !== `#chat/${id}`) history.replaceState(null, "", `#chat/${id}`);
+  });
   store.load();
   tabs.add({ id: "chat", title: "Chat", component: Chat });
 })();

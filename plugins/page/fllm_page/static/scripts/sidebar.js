@@ -12,8 +12,9 @@
   async function open(id) {
     const found = await store.get(id);
     if (!found) return;
+    // First the URL: a new entry in the browser's history, not the present one with another id.
+    fllm.view(`chat/${id}`);
     runs.current.value = found;
-    fllm.view("chat");
     fllm.follow();
     if (innerWidth <= 900) shown.value = false;
   }
