@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.distributions import build_wheel, one_parser
-from support.environments import call, create_environment
+from support.environments import create_environment
 
 pytestmark = pytest.mark.packaging
 
@@ -167,8 +167,13 @@ def test_a_plugin_is_installed_by_its_name_and_a_failing_upgrade_is_undone_exact
     message = place.run("upgrade", "acme", "--yes", status=2)
     assert "acme-parsers 2.0 fails 1 of its checks; plugins upgrade acme was undone" in message
     assert place.contents() == before
+    lock = place.site / "plugins.lock"
+    place.run("lock", "--output", lock)
     assert "acme-parsers 1.0 -> 2.0" in place.run("upgrade", "--all", "--yes", "--no-check")
     assert place.plugins() == {"acme": "2.0"}
+    message = place.run("lock", "--check", lock, status=2)
+    assert "plugin acme (acme-parsers 2.0) has another version: the lock has 1.0" in message
+    lock.unlink()
     assert "removed acme-parsers" in place.run("uninstall", "acme", "--yes")
     left = [path for path in place.contents().keys() - empty.keys() if "acme_lib" not in path]
     assert left == []
@@ -185,11 +190,10 @@ def test_what_a_killed_command_changed_is_undone_by_the_next_one(pip: Installati
     assert "interrupted" not in pip.run()
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_undoes_its_change(signal_number: int, pip: Installation) -> None:
+def test_an_interrupted_command_undoes_its_change(pip: Installation) -> None:
     before = pip.contents()
     process = pip.start("install", "hangs", "--yes")
-    process.send_signal(signal_number)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert pip.contents() == before
 
@@ -219,13 +223,3 @@ def test_a_plugin_that_takes_a_name_of_another_is_not_kept(pip: Installation, wh
     assert "plugins install rival was undone" in message
     assert pip.contents() == before
     assert "use `furiosa-llm plugins install` with the new path" in pip.run("upgrade", "acme", status=2)
-
-
-def test_a_locked_server_notices_an_upgrade(pip: Installation, tmp_path: Path) -> None:
-    pip.run("install", "acme==1.0", "--yes", "--no-check")
-    lock = tmp_path / "plugins.lock"
-    call(pip.interpreter, "-m", "fllm_api", "plugins", "lock", "--output", lock)
-    pip.run("upgrade", "acme", "--yes", "--no-check")
-    assert "plugin acme (acme-parsers 2.0) has another version: the lock has 1.0" in pip.run(
-        "lock", "--check", lock, status=2
-    )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fllm.errors import ConfigError
+from fllm_api.cli.plugins.packages.change import Change, Workplace, make
 from fllm_api.cli.plugins.packages.change_lock import LOCK, change_lock, journal_directory
 from fllm_api.cli.plugins.packages.environment import Environment
+from fllm_api.cli.plugins.packages.installers import Pip
 from fllm_api.cli.plugins.packages.journal import Journal
+from fllm_api.cli.plugins.packages.staging import StagedDistribution
 
 
 def write(file: Path, text: str) -> None:
@@ -148,3 +152,21 @@ def test_only_one_command_changes_an_environment(
             pass
     with (directory / LOCK).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_undoes_the_change(number: signal.Signals, environment: Environment, tmp_path: Path) -> None:
+    site = environment.sites[0]
+    before = contents(site)
+    handler = signal.getsignal(number)
+    staged = StagedDistribution("acme", "2.0", 1, ("acme",), (site / "new" / "__init__.py",))
+    place = Workplace(environment, Pip(), Journal(tmp_path / "journal", environment), tmp_path)
+
+    def run() -> None:
+        write(site / "new" / "__init__.py", "")
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(place, Change(action="plugins install acme", installed=(staged,)), run, lambda: None)
+    assert contents(site) == before
+    assert signal.getsignal(number) is handler
