@@ -25,6 +25,7 @@ from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.options.other_servers import INSTEAD
 from fllm_api.cli.parser_selection import load_possible_parsers
+from fllm_api.cli.plugins.packages.recovery import is_interrupted
 from fllm_api.cli.secrets import hide_arguments, hide_variables
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ContentFormat, ServerConfig
@@ -84,6 +85,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         setproctitle(f"furiosa-llm serve {names} {bound_address(sockets)}")
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
+        if is_interrupted():
+            log.warning("a change of plugins was interrupted, or is in progress: run `furiosa-llm plugins`")
         warn_if_open_to_all(config, sockets)
         config.keys.warn_if_world_readable()
 

@@ -12,15 +12,20 @@ from fllm_api.cli.plugins.packages.journal import Journal
 
 def recover() -> None:
     """Undo the change that the journal has, if any, unless the command that makes it still runs."""
-    environment = Environment.current()
-    directory = journal_directory(environment)
-    if directory is None or not Journal(directory, environment).is_open:
+    if not is_interrupted():
         return
     try:
-        with change_lock(environment) as (journal, _):
+        with change_lock(Environment.current()) as (journal, _):
             undo_interrupted(journal)
     except (ConfigError, PluginError) as error:
         click.echo(f"furiosa-llm: warning: {error.message}", err=True)
+
+
+def is_interrupted() -> bool:
+    """Return whether a change of this environment is in progress, or was interrupted and not undone yet."""
+    environment = Environment.current()
+    directory = journal_directory(environment)
+    return directory is not None and Journal(directory, environment).is_open
 
 
 def undo_interrupted(journal: Journal) -> None:

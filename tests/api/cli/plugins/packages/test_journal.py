@@ -16,6 +16,7 @@ from fllm_api.cli.plugins.packages.change_lock import LOCK, change_lock, journal
 from fllm_api.cli.plugins.packages.environment import Environment
 from fllm_api.cli.plugins.packages.installers import Pip
 from fllm_api.cli.plugins.packages.journal import Journal
+from fllm_api.cli.plugins.packages.recovery import is_interrupted, recover
 from fllm_api.cli.plugins.packages.staging import StagedDistribution
 
 
@@ -120,6 +121,28 @@ def test_what_others_have_installed_since_stays_and_is_named(
     assert journal.undo() == "plugins upgrade acme (others have changed since: later)"
     assert (site / "new" / "later.py").read_text() == "kept"
     assert (site / "acme.py").read_text() == "one"
+
+
+def test_a_command_of_plugins_undoes_an_interrupted_change(
+    environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(Environment, "current", lambda: environment)
+    site = environment.sites[0]
+    before = contents(site)
+    with change_lock(environment) as (journal, _):
+        journal.begin("plugins install new", [], [site / "new.py"])
+        write(site / "new.py", "")
+        assert is_interrupted()
+        recover()
+        assert "changes this environment" in capsys.readouterr().err
+    recover()
+    assert "warning: plugins install new was interrupted, and was undone" in capsys.readouterr().err
+    assert contents(site) == before
+    assert not is_interrupted()
 
 
 def test_an_accepted_change_stays(environment: Environment, journal: Journal, tmp_path: Path) -> None:
