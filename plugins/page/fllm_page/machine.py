@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from litestar import get
 from litestar.di import NamedDependency
@@ -11,7 +11,7 @@ from litestar.params import FromQuery
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm import ADMIN_TOO, CacheTierStats, Client, EngineStats, ReplicaStats, ServerDescription
+from fllm import ADMIN_TOO, CacheTierStats, Client, EngineStats, ServerDescription
 from fllm_page.description import NO_STORE
 from fllm_page.request_log import LoggedRequest, Refusal, RequestLog, Sample
 
@@ -48,6 +48,18 @@ class MachineModel(Struct, frozen=True, kw_only=True):
     waiting: int
 
 
+class MachineReplica(Struct, frozen=True, kw_only=True):
+    """One of several engines of a model."""
+
+    name: str
+    model: str
+    state: str
+    requests: int
+    """Requests in flight."""
+    total_requests: int
+    restarts: int
+
+
 class Machine(Struct, frozen=True, kw_only=True):
     """Response of `GET /page/machine`."""
 
@@ -66,7 +78,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     cache: CacheUse
     preemptions: int
     models: list[MachineModel]
-    replicas: Sequence[ReplicaStats]
+    replicas: list[MachineReplica]
     samples: list[Sample]
     """One for each second."""
     requests: list[LoggedRequest]
@@ -113,7 +125,7 @@ def read_machine(log: RequestLog, described: ServerDescription, client: Client, 
         ),
         preemptions=stats.preemptions,
         models=_models(described, stats),
-        replicas=stats.replicas,
+        replicas=list(_replicas(stats, default)),
         samples=list(log.samples),
         requests=[each if each.model else replace(each, model=default) for each in log.requests(name, since)],
         refused=list(log.refusals(name, since)),
@@ -136,3 +148,18 @@ def _models(described: ServerDescription, stats: EngineStats) -> list[MachineMod
             )
         )
     return models
+
+
+def _replicas(stats: EngineStats, default: str) -> Iterator[MachineReplica]:
+    """Yield the replicas of all loaded models; ``default`` is the model of a server that has one."""
+    engines = {name: model.engine for name, model in stats.models.items()} or {default: stats}
+    for model, engine in engines.items():
+        for replica in engine.replicas if engine else ():
+            yield MachineReplica(
+                name=replica.name,
+                model=model,
+                state=replica.state,
+                requests=replica.requests,
+                total_requests=replica.total_requests,
+                restarts=replica.restarts,
+            )

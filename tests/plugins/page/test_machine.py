@@ -7,6 +7,11 @@ import re
 from playwright.sync_api import Page, expect
 from support.page_browser import PageServer, Watch
 
+from fllm import Client, EngineStats, ModelDescription, ServerDescription
+from fllm.values import ModelStats, ReplicaStats
+from fllm_page.machine import read_machine
+from fllm_page.request_log import RequestLog
+
 
 def test_a_running_request_and_a_refused_one_are_shown(page: Page, server: PageServer) -> None:
     server.script("a", "b", stalls_after=1)
@@ -62,3 +67,23 @@ def test_a_server_that_was_gone_is_shown_again(watched: tuple[Page, Watch]) -> N
     expect(banner).to_contain_text("does not answer")
     page.unroute("**/page/machine*")
     expect(banner).to_have_count(0)
+
+
+def test_replicas_are_those_of_all_models() -> None:
+    replica = ReplicaStats(name="replica-0", state="drained", stats=EngineStats(), total_requests=3)
+    engine = EngineStats(replicas=(replica,))
+    models = {
+        "a": ModelStats(state="loaded", engine=engine),
+        "b": ModelStats(state="unloaded"),
+    }
+    for stats, model in ((engine, "only"), (EngineStats(models=models), "a")):
+        log = RequestLog()
+        log.on_interval(stats)
+        described = ServerDescription(models=[ModelDescription(name="only")])
+        (found,) = read_machine(log, described, Client(name="x", sees_all=True), since=0).replicas
+        assert (found.name, found.model, found.state, found.total_requests) == (
+            "replica-0",
+            model,
+            "drained",
+            3,
+        )
