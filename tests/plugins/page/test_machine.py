@@ -80,7 +80,7 @@ def test_replicas_are_those_of_all_models() -> None:
         log = RequestLog()
         log.on_interval(stats)
         described = ServerDescription(models=[ModelDescription(name="only")])
-        (found,) = read_machine(log, described, Client(name="x", sees_all=True), since=0).replicas
+        (found,) = read_machine(log, described, Client("x", "", sees_all=True), since=0).replicas
         assert (found.name, found.model, found.state, found.total_requests) == (
             "replica-0",
             model,

@@ -57,7 +57,7 @@
     const path = `admin/models/${encodeURIComponent(model.name)}`;
     const loaded = model.state === "loaded";
     const changing = model.state === "loading" || model.state === "unloading";
-    return html`<td class="actions">
+    return html`<td class="row-actions">
       ${loaded ? html`<${Action} name=${model.name} title="Unload" disabled=${changing} path=${`${path}/unload`} />` : html`<${Action} name=${model.name} title="Load" disabled=${changing} path=${`${path}/load`} />`}
       ${model.pinned ? html`<${Action} name=${model.name} title="Unpin" path=${`${path}/unpin`} />` : html`<${Action} name=${model.name} title="Pin" path=${`${path}/pin`} />`}</td>`;
   }
@@ -87,7 +87,7 @@
         const path = `admin/replicas/${encodeURIComponent(name)}/${stopped ? "resume" : "drain"}${replica.model ? `?model=${encodeURIComponent(replica.model)}` : ""}`;
         return html`<tr key=${`${replica.model}/${name}`}><th scope="row">${name}</th><td>${replica.model}</td><td><${State} state=${replica.state} /></td>
           <td class="number">${replica.requests}</td><td class="number">${replica.restarts}</td>
-          ${canAdmin && html`<td class="actions"><${Action} name=${name} title=${stopped ? "Resume" : "Drain"} path=${path} /></td>`}</tr>`;
+          ${canAdmin && html`<td class="row-actions"><${Action} name=${name} title=${stopped ? "Resume" : "Drain"} path=${path} /></td>`}</tr>`;
       })}</tbody></table></div></section>`;
   }
 
