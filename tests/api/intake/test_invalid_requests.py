@@ -338,3 +338,12 @@ def test_a_full_response_that_fails_late_is_an_error(caplog: pytest.LogCaptureFi
     server = a_server()
     backend_of(server).fails_after = 2
     assert chat(server).status_code == 500
+
+
+def test_the_log_line_of_a_failure_names_the_plugin_that_raised(caplog: pytest.LogCaptureFixture) -> None:
+    server, failure = a_server(), KeyError("oops")
+    failure.add_note("raised by the tool-call parser 'call' of acme")
+    backend_of(server).fails_after, backend_of(server).failure = 0, failure
+    assert chat(server).status_code == 500
+    [record] = (each for each in caplog.records if each.message.startswith("request failed: "))
+    assert record.message.endswith("; raised by the tool-call parser 'call' of acme")
