@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, expect
+from support.fault_server import wait_until
 from support.page_browser import PageServer
 from support.page_steps import answered, ask, import_file
 
@@ -124,6 +125,7 @@ def test_a_thousand_messages_are_shown_and_finished_ones_are_not_rendered_again(
     expect(page.locator(".message")).to_have_count(1002)
     page.evaluate(WATCH_CHANGES)
     expect(page.locator(".assistant.last")).to_contain_text("word299")
+    expect(page.locator(".assistant.last .facts-line")).to_contain_text("tokens")
     assert page.evaluate("window.changed") == []
     page.evaluate("() => { document.getElementById('messages').scrollTop = 0 }")
     expect(page.locator(".assistant").first.locator("strong")).to_have_text("bold")
@@ -159,3 +161,33 @@ def test_only_the_end_of_a_growing_answer_is_rendered(page: Page) -> None:
     assert counts["kept"], "the first block's element stays"
     assert counts["same"], "the answer looks as if it had come at once"
     assert counts["calls"] < 20 * counts["length"]
+
+
+def test_a_browser_that_keeps_nothing_is_told_and_the_chat_works(page: Page, server: PageServer) -> None:
+    page.add_init_script(
+        """for (const name of ["indexedDB", "localStorage", "sessionStorage"]) {
+            Object.defineProperty(window, name, {get() { throw new DOMException("forbidden", "SecurityError") }});
+        }"""
+    )
+    page.reload()
+    expect(page.locator(".sidebar")).to_contain_text("This browser keeps nothing")
+    server.script("fine")
+    ask(page, "Hi")
+    answered(page, "fine")
+    page.keyboard.press("Alt+n")
+    page.get_by_role("button", name="Hi", exact=True).click()
+    answered(page, "fine")
+
+
+def test_a_conversation_that_is_deleted_amid_its_answer_stays_deleted(page: Page, server: PageServer) -> None:
+    server.script("never", " ends", stalls_after=1)
+    ask(page, "Endless")
+    expect(page.locator(".assistant.last .bubble")).to_have_text("never")
+    page.locator(".entry").hover()
+    page.get_by_role("button", name="Delete Endless").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator(".entry")).to_have_count(0)
+    wait_until(lambda: bool(server.engine.aborted), "the abort")
+    page.reload()
+    expect(page.get_by_text("kept here, in this browser only")).to_be_visible()
+    expect(page.locator(".entry")).to_have_count(0)

@@ -10,6 +10,7 @@
   const branches = computed(() => tree.branches(runs.current.value));
   const atEnd = signal(true);
   const NONE = [];
+  let top = 0; // where the messages were scrolled to
 
   /** Stay at the end of the conversation from now on. */
   fllm.follow = () => {
@@ -19,7 +20,9 @@
 
   function toEnd() {
     const scroller = document.getElementById("messages");
-    if (scroller && atEnd.value) scroller.scrollTop = scroller.scrollHeight;
+    if (!scroller || !atEnd.value) return;
+    scroller.scrollTop = scroller.scrollHeight;
+    top = scroller.scrollTop;
   }
 
   function Messages() {
@@ -57,8 +60,6 @@
       ${fllm.unreachable.value && html`<p class="error" role="alert">${fllm.unreachable.value.message}
         <button type="button" class="button small" onClick=${fllm.loadServer}>Retry</button></p>`}</div>`;
   }
-
-  let top = 0;
 
   /** Follow the end when it is reached, until the user scrolls up. What grows below does not count. */
   function onScroll({ target }) {
