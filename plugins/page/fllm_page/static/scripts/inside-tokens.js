@@ -129,7 +129,7 @@
 
   /** The alternatives to one token, and what the grammar allowed there. */
   function TokenDetail({ token, at, cached, shows = "alternatives" }) {
-    if (!token) return html`<p class="note">Point at a token, or use the arrow keys, to see its ${shows}.</p>`;
+    if (!token) return html`<p class="note">Point at a token, tap it, or use the arrow keys to see its ${shows}.</p>`;
     const probability = probabilityOf(token);
     const others = token.top ?? [];
     const listed = others.some((other) => other.id === token.id);
