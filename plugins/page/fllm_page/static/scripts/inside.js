@@ -165,7 +165,7 @@
       <${Strip} tokens=${tokens} version=${version} active=${at} onActive=${setActive} />
       <div class="with-detail"><div><${TokenFlow} id="generated" label="Generated tokens" tokens=${tokens} count=${tokens.length} active=${active} onActive=${setActive} onPeek=${setPeek} />
           <${Legend} grammar=${constrained > 0} /></div>
-        <aside aria-label="The selected token"><${TokenDetail} token=${tokens[at]} at=${at} /></aside></div>
+        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token"><${TokenDetail} token=${tokens[at]} at=${at} /></aside></div>
     </section>`;
   }
 
@@ -223,7 +223,7 @@
         ${prompt.template === "request" ? " Rendered by the chat template of the request." : ""}</p>
       <div class="with-detail"><div class="prompt-box" tabindex="-1"><${TokenFlow} id="prompt" label="Tokens of the prompt" tokens=${prompt.tokens} count=${prompt.tokens.length} cached=${cached}
         active=${active} onActive=${setActive} onPeek=${setPeek} /></div>
-        <aside aria-label="The selected token of the prompt"><${TokenDetail} shows="id" token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
+        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token of the prompt"><${TokenDetail} shows="id" token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
     </section>`;
   }
 
