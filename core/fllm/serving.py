@@ -62,6 +62,8 @@ ADMIN_TOO: Mapping[str, Any] = {"admin_too": True}
 
 `Client.sees_all` says whether the request sent one.
 """
+POLLED: Mapping[str, Any] = {"polled": True}
+"""The ``opt`` of a route handler that a page asks again and again: only its errors are in the access log."""
 ANY_CONTENT_TYPE: Mapping[str, Any] = {"any_content_type": True}
 """The ``opt`` of a route handler whose body is JSON whatever ``Content-Type`` says, or if there is none.
 

@@ -97,7 +97,8 @@ class RequestTrackingMiddleware(ASGIMiddleware):
             context.error = context.error or "the request was cancelled"
             raise
         finally:
-            _report_end(context, self._collectors)
+            is_silent = scope["route_handler"].opt.get("polled") and (context.status or 500) < 400
+            _report_end(context, () if is_silent else self._collectors)
 
 
 def report_unrouted(scope: Scope, collectors: Sequence[Collector]) -> None:

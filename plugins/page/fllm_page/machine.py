@@ -11,7 +11,7 @@ from litestar.params import FromQuery
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm import ADMIN_TOO, CacheTierStats, Client, EngineStats, ServerDescription
+from fllm import ADMIN_TOO, POLLED, CacheTierStats, Client, EngineStats, ServerDescription
 from fllm_page.description import NO_STORE
 from fllm_page.request_log import LoggedRequest, Refusal, RequestLog, Sample
 
@@ -90,7 +90,7 @@ def machine_route(log: RequestLog, describe: Callable[[], ServerDescription]) ->
 
     @get(
         "/page/machine",
-        opt=ADMIN_TOO,
+        opt={**ADMIN_TOO, **POLLED},
         include_in_schema=False,
         response_headers=NO_STORE,
         sync_to_thread=False,

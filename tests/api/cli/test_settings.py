@@ -255,6 +255,15 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     assert (made.backend, made.plugin_config.disabled) == ("torch", ("metrics",))
 
 
+def test_no_page_disables_the_plugin_of_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("no-page = true\n")
+    for given in (["--no-page"], ["--config", str(file)]):
+        made = settings("acme/model", *given)
+        assert made.plugin_config.disabled == ("furiosa-llm-server:page",)
+    assert settings("acme/model").plugin_config.disabled == ()
+
+
 @pytest.mark.parametrize(("text", "allowed"), [("[]", ()), ('["a", "b"]', ("a", "b"))])
 def test_the_file_holds_a_closed_list_which_may_be_empty(
     text: str, allowed: tuple[str, ...], tmp_path: Path

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.api_fakes import Recorder, a_server, ask, backend_of, chat, complete, events
+from litestar import get
+from litestar.params import FromQuery
+from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, chat, complete, events
 
+from fllm import POLLED, RequestError
 from fllm.interfaces import RequestRecord
 
 
@@ -93,3 +96,21 @@ def test_a_collector_that_raises_harms_no_request_and_is_logged_once(
     logged = [record.getMessage() for record in caplog.records if record.name == "fllm.metrics"]
     methods = ("on_request_start", "on_first_token", "on_progress", "on_request_end")
     assert logged == [f"collector {__name__}.Faulty.{name} failed; this is logged once" for name in methods]
+
+
+def test_only_errors_of_a_polled_route_are_reported() -> None:
+    class Ends(Recorder):
+        def on_http_request_end(self, request: RequestRecord) -> None:
+            self.calls.append(f"{request.path} {request.status} {request.error_code}")
+
+    @get("/polled", opt=POLLED, sync_to_thread=False)
+    def polled(fails: FromQuery[bool] = False) -> str:
+        if fails:
+            raise RequestError("no", code="a_code")
+        return "yes"
+
+    recorder = Ends()
+    server = a_server(plugins=a_server_with(polled).plugins, collectors=[recorder])
+    for path in ("/polled", "/polled?fails=true", "/v1/models"):
+        ask(server, "GET", path)
+    assert recorder.calls == ["/polled 400 a_code", "/v1/models 200 None"]
