@@ -2,12 +2,13 @@
 
 - Pages of other folders: CONTRIBUTING.md, SECURITY.md, CHANGELOG.md and the list of the examples.
 - The reference of the API: one section for each name that docs/compatibility.md promises, from docstrings.
-- Links to other files lead to the repository (``REPOSITORY_URL``); without one, they are plain text.
+- Links to other files lead to the repository, whose address is in pyproject.toml; without one, they are plain text.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
@@ -30,6 +31,13 @@ REFERENCE = {
 }
 LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 NAME = re.compile(r"`([A-Za-z_]+)`")
+
+
+def on_config(config: Any) -> Any:
+    """Set the address of the repository, which the wheel's metadata has too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    config["repo_url"] = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

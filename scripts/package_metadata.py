@@ -13,8 +13,11 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
-"""A link, or with ``!`` an image, whose target is a file of the repository."""
+TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
+"""Target of a link or an image that is a file of the repository."""
+LINK = re.compile(r"!?\[([^\[\]]*)\]\((?![a-z]+:|#)[^)\s]+\)")
+"""A link or an image with such a target; an image may be in a link."""
+IMAGES = (".png", ".svg")
 
 
 class PackageMetadata(MetadataHookInterface):
@@ -34,13 +37,12 @@ class PackageMetadata(MetadataHookInterface):
 def absolute_links(text: str, repository: str, version: str) -> str:
     """Return a page whose links to files are absolute; without a repository, only their text."""
 
-    def replaced(link: re.Match[str]) -> str:
-        image, label, target = link.groups()
-        if not repository:
-            return label
-        return f"{image}[{label}]({repository}/{'raw' if image else 'blob'}/{version}/{target})"
+    def absolute(target: re.Match[str]) -> str:
+        return f"{repository}/{'raw' if target[0].endswith(IMAGES) else 'blob'}/{version}/{target[0]}"
 
-    return LINK.sub(replaced, text)
+    if repository:
+        return TARGET.sub(absolute, text)
+    return LINK.sub(r"\1", LINK.sub(r"\1", text))
 
 
 def project_urls(repository: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder],
         check=True,
         cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "REPOSITORY_URL": ""},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     return folder
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from support.paths import ROOT
 
-PAGE = "[a](docs/a.md#x) [b](#b) [c](https://c.example/) ![d](docs/d.svg) `[e](e)`\n"
+PAGE = "[a](docs/a.md#x) [b](#b) [c](https://c.example/) ![d](docs/d.svg) [![e](e.png)](e.md)\n"
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,13 @@ def test_links_to_files_become_absolute(script: ModuleType) -> None:
     page = script.absolute_links(PAGE, "https://git.example/o/n", "v1.0")
     assert page.startswith(
         "[a](https://git.example/o/n/blob/v1.0/docs/a.md#x) [b](#b) [c](https://c.example/) "
-        "![d](https://git.example/o/n/raw/v1.0/docs/d.svg)"
+        "![d](https://git.example/o/n/raw/v1.0/docs/d.svg) "
+        "[![e](https://git.example/o/n/raw/v1.0/e.png)](https://git.example/o/n/blob/v1.0/e.md)"
     )
 
 
 def test_without_an_address_no_link_is_dead(script: ModuleType) -> None:
-    assert script.absolute_links(PAGE, "", "v1.0").startswith("a [b](#b) [c](https://c.example/) d ")
+    assert script.absolute_links(PAGE, "", "v1.0") == "a [b](#b) [c](https://c.example/) d e\n"
     assert script.project_urls("") == {}
 
 
