@@ -2,7 +2,7 @@
 
 - Pages of other folders: CONTRIBUTING.md, SECURITY.md, CHANGELOG.md and the list of the examples.
 - The reference of the API: one section for each name that docs/compatibility.md promises, from docstrings.
-- Links to other files lead to the repository, whose address is in pyproject.toml; without one, they are plain text.
+- Links to other files lead to the repository, whose address is in pyproject.toml; without it, they are text.
 """
 
 from __future__ import annotations
