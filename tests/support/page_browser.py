@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 import fllm_page.plugin
 from fllm.testing import ScriptedServer
@@ -34,6 +34,7 @@ def chromium() -> Iterator[Browser]:
         hint = "Chromium is not installed; scripts/ci-tools installs it on Debian"
         assert not os.environ.get("FLLM_CI"), hint
         pytest.skip(hint)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         # A container has no namespaces for the sandbox, and perhaps a small /dev/shm.
         browser = playwright.chromium.launch(

@@ -166,7 +166,8 @@ def test_only_the_end_of_a_growing_answer_is_rendered(page: Page) -> None:
 def test_a_browser_that_keeps_nothing_is_told_and_the_chat_works(page: Page, server: PageServer) -> None:
     page.add_init_script(
         """for (const name of ["indexedDB", "localStorage", "sessionStorage"]) {
-            Object.defineProperty(window, name, {get() { throw new DOMException("forbidden", "SecurityError") }});
+            Object.defineProperty(window, name, {
+                get() { throw new DOMException("forbidden", "SecurityError") }});
         }"""
     )
     page.reload()
