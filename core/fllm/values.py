@@ -336,6 +336,12 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Draft tokens accepted since the start."""
     steps: int = 0
     """Steps of the engine since the start; an engine that does not count them always reports 0."""
+    grammar_compilations: int = 0
+    """Constraints that the grammar backend was asked to compile since the start; cached ones do not count."""
+    grammar_errors: int = 0
+    """Those that it rejected, or that failed."""
+    grammar_seconds: float = 0.0
+    """Time that it took to compile them."""
     cache_tiers: Mapping[str, CacheTierStats] = {}
     """Tiers of ``--kv-offload-memory`` (``ram``) and ``--kv-cache-dir`` (``disk``), by name."""
     replicas: tuple[ReplicaStats, ...] = ()

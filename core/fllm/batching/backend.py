@@ -192,7 +192,15 @@ class BatchedBackend:
         self._require_card()
         if isinstance(self._runner, ReportsLoss):
             self._runner.check()
-        return self._engine.status()
+        grammars = self._grammar_cache
+        if grammars is None:
+            return self._engine.status()
+        return replace(
+            self._engine.status(),
+            grammar_compilations=grammars.compilations,
+            grammar_errors=grammars.errors,
+            grammar_seconds=grammars.seconds,
+        )
 
     async def stop(self) -> None:
         """End the engine thread before its next step. Requests in flight fail with `BackendUnavailable`."""

@@ -78,6 +78,11 @@ class GrammarCache:
         self._compile_timeout = compile_timeout
         self._matcher_timeout = matcher_timeout
         self._executor = TimeoutExecutor("fllm-grammars")
+        self.compilations = 0
+        """Constraints that were compiled, or tried to."""
+        self.errors = 0
+        self.seconds = 0.0
+        """Time of all compilations."""
         self._turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._matcher_turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._grammars: OrderedDict[Constraint, tuple[CompiledGrammar, str]] = OrderedDict()
@@ -166,13 +171,18 @@ class GrammarCache:
     async def _compile(self, constraint: Constraint, client: str, turn: Turn) -> CompiledGrammar:
         """Compile the constraint in a turn that has begun."""
         run = partial(_run, self._executor, client)
+        self.compilations += 1
+        started_at = time.monotonic()
         try:
             grammar = await run(lambda: self._compiler.compile(constraint), self._compile_timeout, turn)
             await run(lambda: self._check(grammar.matcher()), self._matcher_timeout, turn)
-        except RequestError as error:
-            self._store_rejected(constraint, error)
+        except Exception as error:
+            self.errors += 1
+            if isinstance(error, RequestError):
+                self._store_rejected(constraint, error)
             raise
         finally:
+            self.seconds += time.monotonic() - started_at
             turn.end()
             del self._pending[constraint]
         self._store(constraint, grammar, client)

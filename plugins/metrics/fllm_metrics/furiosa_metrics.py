@@ -92,7 +92,19 @@ class FuriosaPage(Collector):
         ):
             yield self._make.counter(name, text, total)
 
+        yield from self._grammars()
         yield from self._cache_tiers()
+
+    def _grammars(self) -> Iterator[Metric]:
+        """Yield the families of the grammar backend, once it was used."""
+        status = self._state.status
+        for name, text, total in (
+            ("grammar_compilations", "Constraints that were compiled", status.grammar_compilations),
+            ("grammar_errors", "Constraints that could not be compiled", status.grammar_errors),
+            ("grammar_compile_seconds", "Time of compiling constraints", status.grammar_seconds),
+        ):
+            if status.grammar_compilations:
+                yield self._make.counter(name, text, total)
 
     def _cache_tiers(self) -> Iterator[Metric]:
         tiers, make = self._state.status.cache_tiers, self._make

@@ -9,7 +9,7 @@ from litestar import Request, get, post
 from rich.console import Console
 
 import fllm
-from fllm import Collector, MetricsContext, PluginUsage, RequestRecord
+from fllm import Collector, EngineStats, MetricsContext, PluginUsage, RequestRecord
 from fllm.testing import ScriptedServer, plugins_with
 from fllm_metrics.prometheus import PrometheusCollector
 from fllm_metrics.top.client import Snapshot
@@ -56,6 +56,14 @@ def test_each_used_part_has_series() -> None:
     assert f"furiosa_llm:plugin_errors_total{labels} 1.0" in page
     assert f"furiosa_llm:plugin_events_total{labels} 7.0" in page
     assert "plugin_sent_bytes_total{" not in page
+
+
+def test_grammars_have_series_once_they_were_compiled() -> None:
+    collector = PrometheusCollector(MetricsContext(model_name="m", max_model_len=16))
+    assert b"grammar_" not in collector.expose(EngineStats(), "").body
+    page = collector.expose(EngineStats(grammar_compilations=2, grammar_seconds=0.5), "").body.decode()
+    assert 'furiosa_llm:grammar_compilations_total{model_name="m"} 2.0' in page
+    assert 'furiosa_llm:grammar_compile_seconds_total{model_name="m"} 0.5' in page
 
 
 def test_top_shows_the_parts_that_were_used() -> None:
