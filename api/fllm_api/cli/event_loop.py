@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop factory for `asyncio.Runner`, or ``None`` on platforms without uvloop."""
-    if sys.platform == "win32":
-        return None
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return uvloop's loop factory for `asyncio.Runner`."""
     import uvloop
 
     return uvloop.new_event_loop

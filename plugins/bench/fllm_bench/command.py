@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -252,8 +251,6 @@ def _measure(
 
 
 def _loop_factory() -> Any:
-    if sys.platform == "win32":
-        return None
     import uvloop
 
     return uvloop.new_event_loop
