@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from support.fake_grammar import LineGrammar
@@ -91,6 +92,17 @@ def test_a_rejection_is_cached_for_a_while() -> None:
         await refused(cache, "1!")
 
     assert run(scenario).asked == ["1!", "1!"]
+
+
+def test_compilations_and_their_errors_are_counted_and_those_in_the_cache_are_not() -> None:
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
+        for text in ("1", "1", "1!", "1!"):
+            with suppress(RequestError):
+                await cache.matcher(ConstString(text))
+        assert (cache.compilations, cache.errors) == (2, 1)
+        assert cache.seconds > 0
+
+    run(scenario)
 
 
 def test_the_oldest_rejection_is_evicted_when_there_are_many() -> None:
