@@ -60,14 +60,23 @@
     const [one, other] = traces.value;
     const difference = firstDifference(one, other);
     const both = one?.done && other?.done;
+    const verdict = difference < 0 ? "Both answers are the same." : `The answers differ from token ${difference + 1} on.`;
     const submit = (event) => (event.preventDefault(), prompt.value.trim() && start());
-    return html`<div class="panel compare"><header class="panel-head"><h1>Side by side</h1><p class="note">Two answers to one prompt, with the same seed.</p></header>
-      <form onSubmit=${submit} class="compare-ask"><label class="grow">Prompt <textarea rows="3" value=${prompt.value} onInput=${(event) => (prompt.value = event.target.value)}
+    return html`<div class="panel compare"><header class="panel-head"><h1>Side by side</h1>
+      <p class="note">Two answers to one prompt, with the same seed.</p></header>
+      <form onSubmit=${submit} class="compare-ask"><label class="grow">Prompt <textarea rows="3" value=${prompt.value}
+        onInput=${(event) => (prompt.value = event.target.value)}
           onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event)}></textarea></label>
-        <div class="row end"><label class="inline">Seed <input class="short" inputmode="numeric" pattern="-?[0-9]*" value=${seed.value} onInput=${(event) => (seed.value = event.target.value)} /></label>
-          ${running.value ? html`<button key="stop" type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button key="ask" class="button primary" disabled=${!prompt.value.trim()}>Compare</button>`}</div></form>
-      <p class="verdict" role="status">${both && (difference < 0 ? "Both answers are the same." : `The answers differ from token ${difference + 1} on.`)}</p>
-      <div class="sides">${SIDES.map((name, at) => html`<${Side} key=${name} at=${at} name=${name} trace=${traces.value[at]} difference=${difference} version=${version.value} />`)}</div></div>`;
+        <div class="row end"><label class="inline">Seed <input class="short" inputmode="numeric" pattern="-?[0-9]*"
+          value=${seed.value} onInput=${(event) => (seed.value = event.target.value)} /></label>
+          ${running.value
+            ? html`<button key="stop" type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>`
+            : html`<button key="ask" class="button primary" disabled=${!prompt.value.trim()}>Compare</button>`}</div></form>
+      <p class="verdict" role="status">${both && verdict}</p>
+      <div class="sides">${SIDES.map(
+        (name, at) => html`<${Side} key=${name} at=${at} name=${name} trace=${traces.value[at]}
+          difference=${difference} version=${version.value} />`,
+      )}</div></div>`;
   }
 
   function Side({ at, name, trace, difference, version }) {
@@ -75,27 +84,46 @@
     const target = 1 - at;
     const models = fllm.server.value?.models ?? [];
     return html`<section class="side" aria-label=${`Side ${name}`}><div class="section-head"><h2>${name}</h2>
-        <button type="button" class="button small" onClick=${() => setSide(target, side)}>${at ? "←" : ""} Copy settings to ${SIDES[target]} ${at ? "" : "→"}</button></div>
+        <button type="button" class="button small"
+          onClick=${() => setSide(target, side)}>${at ? "←" : ""} Copy settings to ${SIDES[target]} ${at ? "" : "→"}</button></div>
       <div class="settings-grid">
-        <label class="whole">Model <select value=${side.model ?? ""} onChange=${(event) => setSide(at, { model: event.target.value })}><option value="">the first one</option>
+        <label class="whole">Model <select value=${side.model ?? ""}
+          onChange=${(event) => setSide(at, { model: event.target.value })}><option value="">the first one</option>
           ${models.map((model) => html`<option value=${model.name}>${model.name}</option>`)}</select></label>
-        <label class="whole">System prompt <input value=${side.system ?? ""} onInput=${(event) => setSide(at, { system: event.target.value })} /></label>
-        ${FIELDS.map(([field, title, limits]) => html`<label>${title} <input type="number" ...${limits} placeholder="default" value=${side[field] ?? ""} onInput=${(event) => setSide(at, { [field]: event.target.value })} /></label>`)}
+        <label class="whole">System prompt <input value=${side.system ?? ""}
+          onInput=${(event) => setSide(at, { system: event.target.value })} /></label>
+        ${FIELDS.map(
+          ([field, title, limits]) => html`<label>${title} <input type="number" ...${limits} placeholder="default"
+            value=${side[field] ?? ""} onInput=${(event) => setSide(at, { [field]: event.target.value })} /></label>`,
+        )}
       </div>
       ${trace && html`<${Answer} key=${trace.started} name=${name} trace=${trace} difference=${difference} version=${version} />`}</section>`;
+  }
+
+  /** Return the number of tokens of an answer, its speed, and why it ended. */
+  function summaryOf({ outputs, done }) {
+    const facts = [`${outputs[0]?.tokens.length ?? 0} tokens`];
+    if (done) {
+      const { queue, prefill, decode } = done.timings;
+      facts.push(`first after ${seconds(queue + prefill)}`);
+      const { completion } = fllm.inside.usageOf(done.usage);
+      if (decode > 0 && completion > 1) facts.push(`${((completion - 1) / decode).toFixed(1)} tokens/s`);
+    }
+    if (outputs[0]?.finish) facts.push(`ended by ${outputs[0].finish.reason}`);
+    return facts.join(", ");
   }
 
   function Answer({ name, trace, difference, version }) {
     const [active, setActive] = useState(-1);
     const tokens = useMemo(() => trace.outputs[0]?.tokens ?? [], [trace, trace.outputs.length]);
-    const usage = fllm.inside.usageOf(trace.done?.usage);
-    const timings = trace.done?.timings;
     return html`<div class="side-answer" aria-busy=${String(!trace.done && !trace.error)}>
       ${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
-      <${TokenFlow} id=${`side-${name}`} label=${`Answer ${name}`} tokens=${tokens} count=${tokens.length} marked=${difference} active=${active} onActive=${setActive} />
+      <${TokenFlow} id=${`side-${name}`} label=${`Answer ${name}`}
+        tokens=${tokens} count=${tokens.length} marked=${difference} active=${active} onActive=${setActive} />
       ${active >= 0 && html`<${TokenDetail} token=${tokens[active]} at=${active} />`}
-      <p class="note">${tokens.length} tokens${usage && timings ? `, first after ${seconds(timings.queue + timings.prefill)}, ${timings.decode > 0 ? ((usage.completion - 1) / timings.decode).toFixed(1) : "–"} tokens/s` : ""}${trace.outputs[0]?.finish ? `, ended by ${trace.outputs[0].finish.reason}` : ""}</p>
-      ${trace.done && html`<button type="button" class="button small" onClick=${() => fllm.inside.show(trace)}>Look inside</button>`}</div>`;
+      <p class="note">${summaryOf(trace)}</p>
+      ${trace.done && html`<button type="button" class="button small"
+        onClick=${() => fllm.inside.show(trace)}>Look inside</button>`}</div>`;
   }
 
   fllm.compare = { start, firstDifference, traces };

@@ -18,7 +18,8 @@
         <td><pre class="raw">${divideRaw(row, complete).map((part) => (part.kept ? part.text : html`<span class="consumed">${part.text}</span>`))}</pre></td>
         <td>${row.events.length ? row.events.map((event) => html`<${Event} event=${event} />`) : html`<p class="note">${complete ? "no event" : "held back"}</p>`}</td>
       </tr>`)}</tbody></table></div>
-      ${rows.length > limit && html`<button type="button" class="button" onClick=${() => setLimit(limit * 4)}>Show more of ${rows.length} rows</button>`}
+      ${rows.length > limit && html`<button type="button" class="button"
+        onClick=${() => setLimit(limit * 4)}>Show more of ${rows.length} rows</button>`}
       <p class="note">Underlined with dots: text that a parser consumed.</p>`;
   }
 
@@ -81,14 +82,21 @@
     };
     return html`<${fllm.Dialog} title="Report this parse" onClose=${onClose}><div class="report">
       <p>This is a test case for the author of the parser: the answer, and the tools of the request. Remove what is private. It is saved as a file, and sent nowhere.</p>
-      ${samples.length > 1 && html`<label>Parser <select value=${chosen} onChange=${(event) => choose(Number(event.target.value))}>
-        ${samples.map((each, index) => html`<option value=${index}>${each.parser} (${each.kind})</option>`)}</select></label>`}
-      <label>Sample <textarea class="sample" rows="14" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+      ${samples.length > 1 && html`<label>Parser <select value=${chosen}
+        onChange=${(event) => choose(Number(event.target.value))}>
+        ${samples.map((each, index) => html`<option value=${index}>${each.parser} (${each.kind})</option>`)}</select>
+          </label>`}
+      <label>Sample <textarea class="sample" rows="14" spellcheck="false" value=${text}
+        onInput=${(event) => setText(event.target.value)}></textarea></label>
       ${problem && html`<p class="error" role="alert">${problem}</p>`}
-      <div class="row"><label class="grow">Replace <input value=${words} onInput=${(event) => setWords(event.target.value)} /></label>
-        <label class="grow">with <input value=${replacement} onInput=${(event) => setReplacement(event.target.value)} /></label>
-        <button type="button" class="button" disabled=${!words} onClick=${() => setText(redact(text, words, replacement))}>Replace everywhere</button></div>
-      <div class="row end"><button type="button" class="button primary" disabled=${Boolean(problem)} onClick=${save}>Save the sample</button></div></div><//>`;
+      <div class="row"><label class="grow">Replace <input value=${words}
+        onInput=${(event) => setWords(event.target.value)} /></label>
+        <label class="grow">with <input value=${replacement} onInput=${(event) => setReplacement(event.target.value)} />
+          </label>
+        <button type="button" class="button" disabled=${!words}
+          onClick=${() => setText(redact(text, words, replacement))}>Replace everywhere</button></div>
+      <div class="row end"><button type="button" class="button primary" disabled=${Boolean(problem)}
+        onClick=${save}>Save the sample</button></div></div><//>`;
   }
 
   fllm.parse = { ParseTable, ReportParse };

@@ -145,10 +145,12 @@
       ${choices.length > 0 && html`<table class="choices"><caption class="visually-hidden">Alternatives</caption>
         <tbody>${choices.map((other) => html`<tr class=${other.id === token.id ? "chosen" : ""}>
           <th scope="row"><code>${showText(other.text)}</code>${other.id === token.id && html`<span class="visually-hidden"> (chosen)</span>`}</th>
-          <td class="meter"><svg aria-hidden="true" width="100%" height="8"><rect class="track" width="100%" height="8" rx="4" />
+          <td class="meter"><svg aria-hidden="true" width="100%" height="8">
+            <rect class="track" width="100%" height="8" rx="4" />
             <rect class="value" width=${`${Math.max(0.5, 100 * Math.exp(other.logprob))}%`} height="8" rx="4" /></svg></td>
           <td class="number">${percent(Math.exp(other.logprob))}</td></tr>`)}
-          ${rest > 0.0005 && choices.length > 1 && html`<tr class="rest"><th scope="row">all others</th><td></td><td class="number">${percent(rest)}</td></tr>`}
+          ${rest > 0.0005 && choices.length > 1 && html`<tr class="rest"><th scope="row">all others</th><td></td>
+            <td class="number">${percent(rest)}</td></tr>`}
         </tbody></table>`}
     </div>`;
   }

@@ -80,7 +80,8 @@
     const trace = missing.value ? null : current.value;
     const grown = growth();
     return html`<div class="panel inside">
-      <header class="panel-head"><h1>Look inside</h1><p class="note">How one answer came about: prompt, tokens, grammar, parsers, times.</p></header>
+      <header class="panel-head"><h1>Look inside</h1>
+        <p class="note">How one answer came about: prompt, tokens, grammar, parsers, times.</p></header>
       <${Composer} />
       ${missing.value && html`<${Missing} id=${missing.value} />`}
       ${trace && html`<${Trace} key=${trace.started} trace=${trace} version=${`${grown}/${trace.outputs.length}/${Boolean(trace.done)}`} />`}
@@ -91,7 +92,8 @@
   function Missing({ id }) {
     const node = fllm.runs.current.value.nodes[id];
     return html`<div class="empty"><p>The tokens of this answer were not recorded.</p>
-      ${node?.request && html`<button type="button" class="button" onClick=${() => open(node)}>Send its request again</button>`}</div>`;
+      ${node?.request && html`<button type="button" class="button"
+        onClick=${() => open(node)}>Send its request again</button>`}</div>`;
   }
 
   function Composer() {
@@ -102,8 +104,10 @@
     };
     return html`<form class="inside-ask row" onSubmit=${submit}>
       <label class="grow"><span class="visually-hidden">Ask something to look inside</span>
-        <input placeholder="Ask something to look inside" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
-      ${running.value ? html`<button key="stop" type="button" class="button" onClick=${() => running.value?.abort()}>Stop</button>` : html`<button key="ask" class="button primary" disabled=${!text.trim()}>Ask</button>`}
+        <input placeholder="Ask something to look inside" value=${text} onInput=${(event) => setText(event.target.value)} />
+          </label>
+      ${running.value ? html`<button key="stop" type="button" class="button"
+        onClick=${() => running.value?.abort()}>Stop</button>` : html`<button key="ask" class="button primary" disabled=${!text.trim()}>Ask</button>`}
     </form>`;
   }
 
@@ -113,7 +117,8 @@
     return html`${trace.note && html`<p class="note" role="status">${trace.note}</p>`}
       ${trace.error && html`<p class="error" role="alert">${trace.error.message}</p>`}
       <${Summary} trace=${trace} output=${output} />
-      ${trace.outputs.length > 1 && html`<label>Answer <select value=${index} onChange=${(event) => setIndex(Number(event.target.value))}>
+      ${trace.outputs.length > 1 && html`<label>Answer <select value=${index}
+        onChange=${(event) => setIndex(Number(event.target.value))}>
         ${trace.outputs.map((_, at) => html`<option value=${at}>${at + 1}</option>`)}</select></label>`}
       ${output && html`<${Generated} key=${index} output=${output} version=${version} />`}
       ${output && html`<section aria-labelledby="parse-title"><div class="section-head"><h2 id="parse-title">Parsers</h2>
@@ -136,7 +141,8 @@
     ].filter(([, value]) => value || value === 0);
     return html`<section class="summary" aria-label="Summary">
       <dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-      ${timings && html`<${PhaseBar} phases=${timings} total=${timings.total} /><p class="note">Request <code>${trace.done.request_id}</code></p>`}
+      ${timings && html`<${PhaseBar} phases=${timings} total=${timings.total} />
+        <p class="note">Request <code>${trace.done.request_id}</code></p>`}
     </section>`;
   }
 
@@ -160,12 +166,15 @@
     const constrained = useMemo(() => tokens.filter((token) => typeof token.allowed === "number").length, [version]);
     return html`<section class="generated" aria-labelledby="tokens-title">
       <div class="section-head"><h2 id="tokens-title">Generated tokens</h2>
-        ${tokens.length > 0 && html`<button type="button" class="button" onClick=${() => setActive(leastCertain(tokens))}>Least certain</button>`}</div>
+        ${tokens.length > 0 && html`<button type="button" class="button"
+          onClick=${() => setActive(leastCertain(tokens))}>Least certain</button>`}</div>
       <p class="note" data-testid="grammar">${constrained ? `A grammar decided at ${constrained} of ${tokens.length} tokens; it forced ${forced}.` : "No grammar was used."}</p>
       <${Strip} tokens=${tokens} version=${version} active=${at} onActive=${setActive} />
-      <div class="with-detail"><div><${TokenFlow} id="generated" label="Generated tokens" tokens=${tokens} count=${tokens.length} active=${active} onActive=${setActive} onPeek=${setPeek} />
+      <div class="with-detail"><div><${TokenFlow} id="generated" label="Generated tokens"
+        tokens=${tokens} count=${tokens.length} active=${active} onActive=${setActive} onPeek=${setPeek} />
           <${Legend} grammar=${constrained > 0} /></div>
-        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token"><${TokenDetail} token=${tokens[at]} at=${at} /></aside></div>
+        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token">
+          <${TokenDetail} token=${tokens[at]} at=${at} /></aside></div>
     </section>`;
   }
 
@@ -179,7 +188,8 @@
 
   function Legend({ grammar }) {
     const steps = ["over 90 %", "50 to 90 %", "20 to 50 %", "5 to 20 %", "under 5 %"];
-    return html`<p class="legend note"><span>Probability:</span> ${steps.map((name, step) => html`<span class=${`token p${step}`}>${name}</span> `)}
+    return html`<p class="legend note">
+      <span>Probability:</span> ${steps.map((name, step) => html`<span class=${`token p${step}`}>${name}</span> `)}
       ${grammar && html`<span class="token constrained">grammar</span> <span class="token forced">forced</span>`}</p>`;
   }
 
@@ -221,9 +231,11 @@
       <p class="note">${prompt.tokens.length} tokens, ${special} of them special.
         ${cached > 0 && html` <span class="token cached">The first ${cached} came from the prefix cache.</span>`}
         ${prompt.template === "request" ? " Rendered by the chat template of the request." : ""}</p>
-      <div class="with-detail"><div class="prompt-box" tabindex="-1"><${TokenFlow} id="prompt" label="Tokens of the prompt" tokens=${prompt.tokens} count=${prompt.tokens.length} cached=${cached}
+      <div class="with-detail"><div class="prompt-box" tabindex="-1"><${TokenFlow} id="prompt" label="Tokens of the prompt"
+        tokens=${prompt.tokens} count=${prompt.tokens.length} cached=${cached}
         active=${active} onActive=${setActive} onPeek=${setPeek} /></div>
-        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token of the prompt"><${TokenDetail} shows="id" token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
+        <aside class=${active >= 0 ? "chosen" : ""} aria-label="The selected token of the prompt">
+          <${TokenDetail} shows="id" token=${prompt.tokens[at]} at=${at} cached=${at >= 0 && at < cached} /></aside></div>
     </section>`;
   }
 

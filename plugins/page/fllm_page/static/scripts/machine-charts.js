@@ -40,20 +40,25 @@
     const show = (value) => (value === null || value === undefined ? "–" : format(value));
     const label = series.map(({ name, values }) => `${name} ${show(values[last])}`).join(", ");
     const first = lineOf(series[0].values, x, y);
+    const isWhole = first.lastIndexOf("M") === 0; // a line with gaps has no area
+    const start = series[0].values.findIndex((value) => value !== null);
     const point = (event) => {
       const box = event.currentTarget.getBoundingClientRect();
       const time = times[last] - span * (1 - (event.clientX - box.left) / box.width);
       const found = times.findIndex((each) => each >= time);
       setCursor(found < 0 ? last : found);
     };
-    return html`<figure class="chart"><figcaption><span>${title}</span> <span class="note">${ago ? `${ago} s ago` : ""}</span></figcaption>
+    return html`<figure class="chart"><figcaption>
+      <span>${title}</span> <span class="note">${ago ? `${ago} s ago` : ""}</span></figcaption>
       <p class="chart-values">${series.map(({ name, values }, index) => html`<span><strong>${show(values[at])}</strong>
-        ${series.length > 1 && html`<span class="note"><i class=${`line-key series-${index + 1}`}></i>${name}</span>`}</span>`)}</p>
-      <div class="plot"><div class="ticks" aria-hidden="true"><span>${format(end)}</span><span>${format(end / 2)}</span><span>${format(0)}</span></div>
+        ${series.length > 1 && html`<span class="note"><i class=${`line-key series-${index + 1}`}>
+          </i>${name}</span>`}</span>`)}</p>
+      <div class="plot"><div class="ticks" aria-hidden="true"><span>${format(end)}</span><span>${format(end / 2)}</span>
+        <span>${format(0)}</span></div>
         <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${title}: ${label}`}
           onPointerMove=${point} onPointerLeave=${() => setCursor(null)}>
           ${[0, 0.5, 1].map((part) => html`<path class="grid" d=${`M0 ${HEIGHT * part}H${WIDTH}`} />`)}
-          ${!first.slice(1).includes("M") && first && html`<path class="area" d=${`${first}V${HEIGHT}H${x(series[0].values.findIndex((value) => value !== null)).toFixed(1)}Z`} />`}
+          ${isWhole && html`<path class="area" d=${`${first}V${HEIGHT}H${x(start).toFixed(1)}Z`} />`}
           ${series.map(({ values }, index) => html`<path class=${`line series-${index + 1}`} d=${lineOf(values, x, y)} />`)}
           ${cursor !== null && html`<path class="cursor" d=${`M${x(at).toFixed(1)} 0V${HEIGHT}`} />`}</svg></div></figure>`;
   }

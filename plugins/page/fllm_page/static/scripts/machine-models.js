@@ -49,17 +49,19 @@
   }
 
   function Action({ name, path, title, disabled }) {
-    return html`<button type="button" class="button small" aria-label=${`${title} ${name}`} disabled=${disabled || busy.value.has(name)}
+    return html`<button type="button" class="button small"
+      aria-label=${`${title} ${name}`} disabled=${disabled || busy.value.has(name)}
       onClick=${() => act(name, path)}>${title}</button>`;
   }
 
   function ModelActions({ model }) {
     const path = `admin/models/${encodeURIComponent(model.name)}`;
-    const loaded = model.state === "loaded";
+    const load = model.state === "loaded" ? "Unload" : "Load";
+    const pin = model.pinned ? "Unpin" : "Pin";
     const changing = model.state === "loading" || model.state === "unloading";
     return html`<td class="row-actions">
-      ${loaded ? html`<${Action} name=${model.name} title="Unload" disabled=${changing} path=${`${path}/unload`} />` : html`<${Action} name=${model.name} title="Load" disabled=${changing} path=${`${path}/load`} />`}
-      ${model.pinned ? html`<${Action} name=${model.name} title="Unpin" path=${`${path}/unpin`} />` : html`<${Action} name=${model.name} title="Pin" path=${`${path}/pin`} />`}</td>`;
+      <${Action} name=${model.name} title=${load} disabled=${changing} path=${`${path}/${load.toLowerCase()}`} />
+      <${Action} name=${model.name} title=${pin} path=${`${path}/${pin.toLowerCase()}`} /></td>`;
   }
 
   function State({ state, error }) {
@@ -69,25 +71,35 @@
   function Models({ models, canAdmin }) {
     return html`<section aria-labelledby="models-title"><h2 id="models-title">Models</h2>
       ${problem.value && html`<p class="error" role="alert">${problem}</p>`}
-      <div class="scroll" tabindex="0" role="group" aria-labelledby="models-title"><table class="table"><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col" class="number">Memory</th>
-        <th scope="col" class="number">Requests</th><th scope="col" class="number">Waiting</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
-      <tbody>${models.map((model) => html`<tr key=${model.name}><th scope="row">${model.name}${model.pinned && html` <span class="badge">pinned</span>`}</th>
-        <td><${State} ...${model} /></td><td class="number">${bytes(model.memory)}</td><td class="number">${model.in_flight ?? 0}</td>
-        <td class="number">${model.waiting ?? 0}</td>${canAdmin && html`<${ModelActions} model=${model} />`}</tr>`)}</tbody></table></div></section>`;
+      <div class="scroll" tabindex="0" role="group" aria-labelledby="models-title"><table class="table"><thead><tr>
+        <th scope="col">Model</th><th scope="col">State</th><th scope="col" class="number">Memory</th>
+        <th scope="col" class="number">Requests</th>
+          <th scope="col" class="number">Waiting</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
+      <tbody>${models.map((model) => html`<tr key=${model.name}>
+        <th scope="row">${model.name}${model.pinned && html` <span class="badge">pinned</span>`}</th>
+        <td><${State} ...${model} /></td><td class="number">${bytes(model.memory)}</td>
+          <td class="number">${model.in_flight ?? 0}</td>
+        <td class="number">${model.waiting ?? 0}</td>${canAdmin && html`<${ModelActions} model=${model} />`}</tr>`)}</tbody>
+          </table></div></section>`;
   }
 
   function Replicas({ replicas, canAdmin }) {
     if (!replicas.length) return null;
     return html`<section aria-labelledby="replicas-title"><h2 id="replicas-title">Replicas</h2>
-      <div class="scroll" tabindex="0" role="group" aria-labelledby="replicas-title"><table class="table"><thead><tr><th scope="col">Replica</th><th scope="col">Model</th><th scope="col">State</th>
-        <th scope="col" class="number">Requests</th><th scope="col" class="number">Restarts</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
+      <div class="scroll" tabindex="0" role="group" aria-labelledby="replicas-title"><table class="table"><thead><tr>
+        <th scope="col">Replica</th><th scope="col">Model</th><th scope="col">State</th>
+        <th scope="col" class="number">Requests</th>
+          <th scope="col" class="number">Restarts</th>${canAdmin && html`<th scope="col">Actions</th>`}</tr></thead>
       <tbody>${replicas.map((replica) => {
-        const name = replica.name ?? replica.id;
+        const { name } = replica;
         const stopped = ["draining", "drained"].includes(replica.state);
-        const path = `admin/replicas/${encodeURIComponent(name)}/${stopped ? "resume" : "drain"}${replica.model ? `?model=${encodeURIComponent(replica.model)}` : ""}`;
-        return html`<tr key=${`${replica.model}/${name}`}><th scope="row">${name}</th><td>${replica.model}</td><td><${State} state=${replica.state} /></td>
+        const model = encodeURIComponent(replica.model);
+        const path = `admin/replicas/${encodeURIComponent(name)}/${stopped ? "resume" : "drain"}?model=${model}`;
+        return html`<tr key=${`${replica.model}/${name}`}><th scope="row">${name}</th><td>${replica.model}</td><td>
+          <${State} state=${replica.state} /></td>
           <td class="number">${replica.requests}</td><td class="number">${replica.restarts}</td>
-          ${canAdmin && html`<td class="row-actions"><${Action} name=${name} title=${stopped ? "Resume" : "Drain"} path=${path} /></td>`}</tr>`;
+          ${canAdmin && html`<td class="row-actions">
+            <${Action} name=${name} title=${stopped ? "Resume" : "Drain"} path=${path} /></td>`}</tr>`;
       })}</tbody></table></div></section>`;
   }
 
@@ -109,7 +121,8 @@
       <form onSubmit=${(event) => (event.preventDefault(), text.trim() && end(text.trim()))}>
         <p class="note">The key of <code>--admin-key</code>. It is kept until this page is closed or loaded again.</p>
         ${problem.value && html`<p class="error" role="alert">${problem}</p>`}
-        <label class="field">Key <input ref=${first} type="password" autocomplete="off" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
+        <label class="field">Key <input ref=${first} type="password" autocomplete="off" value=${text}
+          onInput=${(event) => setText(event.target.value)} /></label>
         <div class="row end"><button class="button primary">Use this key</button></div>
       </form><//>`;
   }

@@ -18,7 +18,8 @@
       const length = Math.max(0, phases[name] ?? 0);
       const x = position;
       position += length;
-      return length > 0 && html`<rect class=${`phase-${name}`} x=${`${(100 * x) / span}%`} width=${`${Math.max(0.4, (100 * length) / span)}%`} height="10" rx="2" />`;
+      const width = `${Math.max(0.4, (100 * length) / span)}%`;
+      return length > 0 && html`<rect class=${`phase-${name}`} x=${`${(100 * x) / span}%`} width=${width} height="10" rx="2" />`;
     })}</svg>`;
   }
 
@@ -26,7 +27,8 @@
   function PhaseBar({ phases, total }) {
     const span = Math.max(total ?? 0, PHASES.reduce((sum, name) => sum + (phases[name] ?? 0), 0)) || 1;
     return html`<div class="phase-bar"><${Bars} phases=${phases} span=${span} />
-      <p class="phase-legend">${PHASES.map((name) => html`<span><i class=${`swatch phase-${name}`}></i>${name} ${seconds(phases[name])}</span>`)}
+      <p class="phase-legend">${PHASES.map((name) => html`<span><i class=${`swatch phase-${name}`}>
+        </i>${name} ${seconds(phases[name])}</span>`)}
         <span>total ${seconds(total)}</span></p></div>`;
   }
 

@@ -41,25 +41,33 @@
     const axis = requests.length ? axisOf(requests, now) : null;
     return html`<section aria-labelledby="requests-title"><h2 id="requests-title">Requests</h2>
       ${!axis && html`<p class="note">No request yet.</p>`}
-      ${axis && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="requests-title"><table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
-        <th scope="col">Status</th><th scope="col" class="axis">last ${Math.round(axis.span)} s <span class="visually-hidden">as bars; the columns queue, prefill and decode say the same</span></th>
+      ${axis && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="requests-title">
+        <table class="table requests"><thead><tr><th scope="col">Received</th><th scope="col">Request</th>
+        <th scope="col">Status</th>
+          <th scope="col" class="axis">last ${Math.round(axis.span)} s <span class="visually-hidden">as bars; the columns queue, prefill and decode say the same</span></th>
         ${PHASES.map((name) => html`<th scope="col" class="number"><i class=${`swatch phase-${name}`}></i>${name}</th>`)}
-        <th scope="col" class="number">Prompt</th><th scope="col" class="number">Cached</th><th scope="col" class="number">Generated</th></tr></thead>
+        <th scope="col" class="number">Prompt</th><th scope="col" class="number">Cached</th>
+          <th scope="col" class="number">Generated</th></tr></thead>
       <tbody>${requests.map((request) => html`<tr key=${request.request_id}><td>${clock(request.received_at)}</td>
         <th scope="row"><span class="path">${request.path}</span><span class="note">${request.model}</span></th>
         <td><${Status} request=${request} /></td>
         <td class="axis"><${Bars} ...${placed(request, axis)} span=${axis.span} /></td>
         ${Object.values(phasesOf(request)).map((length) => html`<td class="number">${seconds(length)}</td>`)}
-        <td class="number">${request.prompt_tokens}</td><td class="number">${request.cached_tokens}</td><td class="number">${request.generated_tokens}</td></tr>`)}
+        <td class="number">${request.prompt_tokens}</td><td class="number">${request.cached_tokens}</td>
+          <td class="number">${request.generated_tokens}</td></tr>`)}
       </tbody></table></div>`}</section>`;
   }
 
   function Refused({ refused }) {
     return html`<section aria-labelledby="refused-title"><h2 id="refused-title">Refused requests</h2>
       ${!refused.length && html`<p class="note">None was refused.</p>`}
-      ${refused.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="refused-title"><table class="table"><thead><tr><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Status</th><th scope="col">Reason</th></tr></thead>
-      <tbody>${refused.map((each) => html`<tr><td>${clock(each.time)}</td><th scope="row"><span class="path">${each.method} ${each.path}</span></th>
-        <td>${each.status}${each.code && html` <code>${each.code}</code>`}</td><td>${each.message}</td></tr>`)}</tbody></table></div>`}</section>`;
+      ${refused.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-labelledby="refused-title">
+        <table class="table"><thead><tr><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Status</th>
+        <th scope="col">Reason</th></tr></thead>
+      <tbody>${refused.map((each) => html`<tr><td>${clock(each.time)}</td><th scope="row">
+        <span class="path">${each.method} ${each.path}</span></th>
+        <td>${each.status}${each.code && html` <code>${each.code}</code>`}</td><td>${each.message}</td></tr>`)}</tbody>
+          </table></div>`}</section>`;
   }
 
   fllm.requests = { Requests, Refused };

@@ -78,7 +78,8 @@
     return html`<div class="panel machine"><header class="panel-head"><h1>The machine</h1>
         ${answer && !answer.sees_all && html`<p class="note">Requests of other clients are not listed.</p>`}</header>
       <p class=${problem.value ? "error banner" : "visually-hidden"} role="status">${problem}
-        ${problem.value && (denied.value ? html` <button type="button" class="button small" onClick=${poll}>Try again</button>` : " It is asked again each second.")}</p>
+        ${problem.value && (denied.value ? html` <button type="button" class="button small"
+          onClick=${poll}>Try again</button>` : " It is asked again each second.")}</p>
       ${answer && !answer.is_healthy && !problem.value && html`<p class="error banner" role="status">The engine does not respond.</p>`}
       ${answer && html`<${Charts} answer=${answer} />
         <${Requests} requests=${newestFirst(kept.value.requests)} now=${answer.time} />
@@ -94,14 +95,20 @@
     const first = kept.value.first;
     const series = (name, read, of = samples) => ({ name, values: of.map(read) });
     const rate = (each, at) => (at ? each.tokens / Math.max(each.time - samples[at - 1].time, 0.1) : null);
-    const hits = cache.prefix_queries ? `, ${Math.round((100 * cache.prefix_hits) / cache.prefix_queries)} % of prompts from the prefix cache` : "";
+    const facts = [answer.memory ? `The engine has ${bytes(answer.memory)} of memory` : "Memory of the engine is not known"];
+    const hits = Math.round((100 * cache.prefix_hits) / cache.prefix_queries);
+    if (cache.prefix_queries) facts.push(`${hits} % of prompts from the prefix cache`);
+    if (answer.preemptions) facts.push(`${answer.preemptions} preemptions`);
     return html`<div class="charts">
-        <${fllm.Chart} title="Requests" least=${2} times=${times} format=${count} series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
+        <${fllm.Chart} title="Requests" least=${2} times=${times} format=${count}
+          series=${[series("running", (each) => each.running), series("waiting", (each) => each.waiting)]} />
         <${fllm.Chart} title="Tokens per second" times=${times} format=${round} series=${[series("tokens/s", rate)]} />
-        <${fllm.Chart} title="Time to first token" times=${first.map((each) => each.time)} format=${seconds} series=${[series("median", (each) => each.p50, first), series("99 %", (each) => each.p99, first)]} />
-        <${fllm.Chart} title="KV cache in use" least=${0.1} times=${times} format=${percent} series=${[series("in use", (each) => (cache.blocks ? each.used_blocks / cache.blocks : 0))]} />
+        <${fllm.Chart} title="Time to first token" times=${first.map((each) => each.time)} format=${seconds}
+          series=${[series("median", (each) => each.p50, first), series("99 %", (each) => each.p99, first)]} />
+        <${fllm.Chart} title="KV cache in use" least=${0.1} times=${times} format=${percent}
+          series=${[series("in use", (each) => (cache.blocks ? each.used_blocks / cache.blocks : 0))]} />
       </div>
-      <p class="note">${answer.memory ? `The engine has ${bytes(answer.memory)} of memory` : "Memory of the engine is not known"}${hits}${answer.preemptions ? `, ${answer.preemptions} preemptions` : ""}.</p>`;
+      <p class="note">${facts.join(", ")}.</p>`;
   }
 
   function count(value) {

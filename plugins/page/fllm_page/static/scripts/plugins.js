@@ -29,13 +29,26 @@
     const [words, setWords] = useState("");
     useEffect(() => void load(), []);
     const plugins = (listing.value?.plugins ?? []).filter((plugin) => matches(plugin, words));
-    const notes = [...(listing.value?.conflicts ?? []).map((each) => `Conflict: ${each}`), ...(listing.value?.unmatched ?? []).map((each) => `--disable-plugin ${each}: no plugin has this name`)];
+    const { conflicts = [], unmatched = [] } = listing.value ?? {};
+    const notes = [
+      ...conflicts.map((each) => `Conflict: ${each}`),
+      ...unmatched.map((each) => `--disable-plugin ${each}: no plugin has this name`),
+    ];
     return html`<div class="panel plugins"><header class="panel-head"><h1>Plugins</h1>
-        <label><span class="visually-hidden">Filter</span><input type="search" placeholder="Filter" value=${words} onInput=${(event) => setWords(event.target.value)} /></label></header>
-      ${problem.value && html`<p class="error" role="alert">${problem} <button type="button" class="button" onClick=${load}>Try again</button></p>`}
+        <label><span class="visually-hidden">Filter</span><input type="search" placeholder="Filter" value=${words}
+          onInput=${(event) => setWords(event.target.value)} /></label></header>
+      ${problem.value && html`<p class="error" role="alert">${problem} <button type="button" class="button"
+        onClick=${load}>Try again</button></p>`}
       ${notes.map((note) => html`<p class="error">${note}</p>`)}
       ${plugins.map((plugin) => html`<${Plugin} key=${`${plugin.distribution}:${plugin.name}`} plugin=${plugin} />`)}
       ${listing.value && !plugins.length && html`<p class="note">No plugin matches.</p>`}</div>`;
+  }
+
+  /** Return what a plugin offers, or else the names of its hooks. */
+  function summaryOf(offers, hooks) {
+    const counts = offers.map(([kind, names]) => `${names.length} ${kind}${names.length > 1 ? "s" : ""}`);
+    const named = hooks.map((hook) => hook.replace("fllm_", "").replaceAll("_", " "));
+    return (counts.length ? counts : named).join(", ");
   }
 
   function Plugin({ plugin }) {
@@ -43,25 +56,30 @@
     const offers = Object.entries(plugin.offers ?? {});
     return html`<details class=${`plugin ${plugin.error ? "failed" : ""}`} open=${Boolean(plugin.error)}>
       <summary><strong>${plugin.name}</strong> <span class="note">${plugin.distribution} ${plugin.version}</span>
-        <span class="note grow">${offers.map(([kind, names]) => `${names.length} ${kind}${names.length > 1 ? "s" : ""}`).join(", ") || plugin.hooks.map((hook) => hook.replace("fllm_", "").replaceAll("_", " ")).join(", ")}</span>
+        <span class="note grow">${summaryOf(offers, plugin.hooks)}</span>
         <span class=${`state state-${status.replaceAll(" ", "-")}`}>${status}</span></summary>
       ${plugin.error && html`<p class="error">${plugin.error}</p>`}
       ${plugin.where && html`<pre>${plugin.where}</pre>`}
       <dl class="facts wide"><div><dt>Source</dt><dd><code>${plugin.source}</code></dd></div>
         <div><dt>Load time</dt><dd>${Math.round(1000 * plugin.seconds)} ms</dd></div>
         <div><dt>Hooks</dt><dd>${plugin.hooks.map((hook) => html`<code>${hook}</code> `)}</dd></div>
-        ${offers.map(([kind, names]) => html`<div><dt>${kind}</dt><dd>${names.map((name) => html`<code>${name}</code> `)}</dd></div>`)}</dl>
+        ${offers.map(([kind, names]) => html`<div><dt>${kind}</dt>
+          <dd>${names.map((name) => html`<code>${name}</code> `)}</dd></div>`)}</dl>
       ${plugin.options?.length > 0 && html`<${Options} options=${plugin.options} />`}
     </details>`;
   }
 
   function Options({ options }) {
+    const origin = ({ required, secret, default: value }) =>
+      required ? "required" : `default ${secret ? "hidden" : show(value)}`;
     const show = (value) => (value === null || value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));
-    return html`<div class="scroll" tabindex="0" role="group" aria-label="Options"><table class="table"><caption class="visually-hidden">Options</caption>
-      <thead><tr><th scope="col">Option</th><th scope="col">Value</th><th scope="col">From</th><th scope="col">What it is</th></tr></thead>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label="Options"><table class="table">
+      <caption class="visually-hidden">Options</caption>
+      <thead><tr><th scope="col">Option</th><th scope="col">Value</th><th scope="col">From</th>
+        <th scope="col">What it is</th></tr></thead>
       <tbody>${options.map((option) => html`<tr><th scope="row"><code>${option.name}</code></th>
         <td><code>${option.secret ? "hidden" : show(option.value)}</code></td><td>${option.source}</td>
-        <td>${option.summary} <span class="note">${option.type}${option.required ? ", required" : `, default ${option.secret ? "hidden" : show(option.default)}`}</span></td></tr>`)}</tbody></table></div>`;
+        <td>${option.summary} <span class="note">${option.type}, ${origin(option)}</span></td></tr>`)}</tbody></table></div>`;
   }
 
   /** Return a component that shows the panel of a plugin. What fails in it stays in its tab. */
@@ -74,7 +92,9 @@
         mounted.catch((error) => setFailure(String(error?.message ?? error)));
         return () => mounted.then((unmount) => unmount?.(), () => {});
       }, []);
-      return html`<div class="panel">${failure && html`<p class="error" role="alert">The panel ${panel.title} failed: ${failure}</p>`}<div ref=${ref} class="plugin-panel"></div></div>`;
+      return html`<div class="panel">
+        ${failure && html`<p class="error" role="alert">The panel ${panel.title} failed: ${failure}</p>`}
+        <div ref=${ref} class="plugin-panel"></div></div>`;
     };
   }
 
