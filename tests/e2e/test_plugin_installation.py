@@ -140,10 +140,8 @@ class Installation:
 @pytest.fixture(params=["pip", "uv"])
 def place(request: pytest.FixtureRequest, wheels: Path, tmp_path: Path) -> Installation:
     """Create an environment whose installer is pip, or uv."""
-    interpreter = create_environment(tmp_path / "environment")
-    if request.param == "uv":
-        with (tmp_path / "environment" / "pyvenv.cfg").open("a") as file:
-            file.write("uv = 0.9\n")  # as in one that uv made
+    without = "pip" if request.param == "uv" else None
+    interpreter = create_environment(tmp_path / "environment", without=without)
     return Installation(interpreter, wheels, tmp_path / "state")
 
 

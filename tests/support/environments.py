@@ -16,12 +16,23 @@ def call(*arguments: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def create_environment(directory: Path) -> Path:
-    """Create an environment that also sees the current one's packages; return its interpreter."""
+def create_environment(directory: Path, *, without: str | None = None) -> Path:
+    """Create an environment that also sees the current one's packages; return its interpreter.
+
+    It does not see the package ``without``.
+    """
     venv.create(directory, symlinks=True)
     interpreter = directory / "bin" / "python"
     site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    (site / "current.pth").write_text(f"import site; site.addsitedir({get_path('purelib')!r})\n")
+    current = Path(get_path("purelib"))
+    if without is not None:
+        links = directory.with_name(f"{directory.name}-packages")
+        links.mkdir()
+        for entry in current.iterdir():
+            if entry.name.partition("-")[0] != without:
+                (links / entry.name).symlink_to(entry)
+        current = links
+    (site / "current.pth").write_text(f"import site; site.addsitedir({str(current)!r})\n")
     return interpreter
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from fllm.engine_host.parent_death import ending_with
 from fllm.errors import ConfigError, PluginError
+from fllm.plugins.discovery import SERVER
 from fllm_api.cli.plugins.packages.environment import Environment
 from fllm_api.cli.plugins.packages.installer_output import explain, parse_pip_report, parse_uv_plan
 
@@ -230,14 +231,17 @@ def find_installer(environment: Environment) -> Installer:
 
 
 def _inner_installer(environment: Environment) -> Installer:
-    """Return pip if it is in the environment; else uv if that made it, or if no other pip is found."""
+    """Return pip if it is in the environment; else uv if that made it, or if no other pip is found.
+
+    uv does not see distributions that ``PYTHONPATH`` or a ``.pth`` file adds, such as the server itself.
+    """
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.is_file() else shutil.which("uv")
-    if "pip" in environment.distributions():
-        return Pip()
-    if uv is not None and (environment.was_made_by_uv or find_spec("pip") is None):
+    here, has_pip = environment.distributions(), find_spec("pip") is not None
+    fits_uv = environment.was_made_by_uv and SERVER in here and "pip" not in here
+    if uv is not None and (fits_uv or not has_pip):
         return Uv(uv)
-    if find_spec("pip") is not None:
+    if has_pip:
         return Pip()
     raise ConfigError(
         f"{sys.prefix} has neither pip nor uv: run {shlex.quote(sys.executable)} -m ensurepip, or install uv"

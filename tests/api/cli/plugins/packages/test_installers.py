@@ -30,10 +30,10 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path, (site,))
 
 
-def add_pip(environment: Environment) -> None:
-    metadata = environment.sites[0] / "pip-26.3.dist-info" / "METADATA"
+def add(environment: Environment, name: str) -> None:
+    metadata = environment.sites[0] / f"{name}-1.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
-    metadata.write_text("Name: pip\nVersion: 26.3\n")
+    metadata.write_text(f"Name: {name}\nVersion: 1.0\n")
 
 
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str, pip: bool) -> None:
@@ -46,7 +46,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str, pip: 
 def test_pip_in_the_environment_comes_first(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    add_pip(environment)
+    add(environment, "pip")
     programs(monkeypatch, tmp_path, "uv", pip=True)
     assert isinstance(find_installer(environment), Pip)
 
@@ -57,6 +57,8 @@ def test_an_environment_of_uv_without_pip_has_uv(
     programs(monkeypatch, tmp_path, "uv", pip=True)
     assert isinstance(find_installer(environment), Pip)  # the one of the system
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.9.1\n")
+    assert isinstance(find_installer(environment), Pip)  # uv does not see the server
+    add(environment, "furiosa-llm-server")
     assert isinstance(find_installer(environment), Uv)
     programs(monkeypatch, tmp_path, "uv", pip=False)
     assert isinstance(find_installer(environment), Uv)
@@ -65,7 +67,7 @@ def test_an_environment_of_uv_without_pip_has_uv(
 def test_pipx_is_used_where_it_made_the_environment(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    add_pip(environment)
+    add(environment, "pip")
     environment.pipx_metadata.write_text("{}")
     programs(monkeypatch, tmp_path, "pipx", pip=True)
     assert isinstance(find_installer(environment), Pipx)
