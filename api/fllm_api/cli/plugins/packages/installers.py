@@ -37,11 +37,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...] = ()
     """Other arguments for the installer, such as ``--find-links``."""
     upgrade: bool = False
-
-    def options(self) -> list[str]:
-        """Return the arguments that pip and uv have in common."""
-        upgrade = ["--upgrade"] if self.upgrade else []
-        return [*upgrade, "--constraint", str(self.constraints), *self.arguments]
+    """Whether to replace what is installed; the specifications are then names."""
 
 
 class Installer(ABC):
@@ -79,6 +75,11 @@ class Installer(ABC):
     def uninstall(self, names: Sequence[str]) -> None:
         """Remove distributions from the environment."""
 
+    def options(self, wanted: Wanted) -> list[str]:
+        """Return the arguments that say which versions may be installed, and from where."""
+        upgrade = ["--upgrade"] if wanted.upgrade else []
+        return [*upgrade, "--constraint", str(wanted.constraints), *wanted.arguments]
+
     def call(self, *command: str | Path, **environment: str) -> str:
         """Run a program that must succeed; return its output."""
         done = subprocess.run(
@@ -104,7 +105,7 @@ class Pip(Installer):
     def plan(self, wanted: Wanted, scratch: Path) -> list[str]:
         """Return the requirements of pip's report."""
         report = scratch / "report.json"
-        options = ("--dry-run", "--report", str(report), "--no-color", *wanted.options())
+        options = ("--dry-run", "--report", str(report), "--no-color", *self.options(wanted))
         self.call(*self._pip, "install", *options, "--", *wanted.specifications)
         return parse_pip_report(report.read_bytes())
 
@@ -128,7 +129,7 @@ class Pip(Installer):
 
     def install(self, wanted: Wanted) -> None:
         """Install into the environment."""
-        self.call(*self._pip, "install", "--no-color", *wanted.options(), "--", *wanted.specifications)
+        self.call(*self._pip, "install", "--no-color", *self.options(wanted), "--", *wanted.specifications)
 
     def uninstall(self, names: Sequence[str]) -> None:
         """Remove distributions."""
@@ -143,9 +144,15 @@ class Uv(Installer):
     def __init__(self, program: str) -> None:
         self._program = program
 
+    def options(self, wanted: Wanted) -> list[str]:
+        """Return the arguments; ``--upgrade`` would upgrade all dependencies, too."""
+        names = [argument for name in wanted.specifications for argument in ("--upgrade-package", name)]
+        upgrade = names if wanted.upgrade else []
+        return [*upgrade, "--constraint", str(wanted.constraints), *wanted.arguments]
+
     def plan(self, wanted: Wanted, scratch: Path) -> list[str]:  # noqa: ARG002
         """Return the requirements that uv prints."""
-        return parse_uv_plan(self._install("--dry-run", *wanted.options(), "--", *wanted.specifications))
+        return parse_uv_plan(self._install("--dry-run", *self.options(wanted), "--", *wanted.specifications))
 
     def stage(
         self, requirements: Sequence[str], wanted: Wanted, directory: Path, *, deps: bool = False
@@ -161,7 +168,7 @@ class Uv(Installer):
 
     def install(self, wanted: Wanted) -> None:
         """Install into the environment."""
-        self._install(*wanted.options(), "--", *wanted.specifications)
+        self._install(*self.options(wanted), "--", *wanted.specifications)
 
     def uninstall(self, names: Sequence[str]) -> None:
         """Remove distributions."""
@@ -203,7 +210,7 @@ class Pipx(Installer):
 
     def install(self, wanted: Wanted) -> None:
         """Inject the distributions. Those that are injected already are upgraded."""
-        arguments = f"--pip-args={shlex.join(wanted.options())}"
+        arguments = f"--pip-args={shlex.join(self._inner.options(wanted))}"
         force = ["--force"] if wanted.upgrade else []
         self.call(self._program, "inject", *force, arguments, self._environment, *wanted.specifications)
 
