@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.params import JSONBody
 from litestar.types import Receive, Scope, Send
-from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, error_of
+from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, chat, error_of
 
-from fllm import LIMITED, Client
+from fllm import LIMITED, Client, RoutesContext, hookimpl
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import MetricsPage
+from fllm.plugins.discovery import Candidate
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.serving import Serving
 from fllm.values import EngineStats
@@ -275,3 +277,19 @@ def test_the_schema_page_exists() -> None:
     response = ask(a_server(), "GET", "/schema")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(("path", "observes"), [("/mine", True), ("/health", False)])
+def test_a_plugin_with_routes_observes_requests_unless_it_is_left_out(path: str, observes: bool) -> None:
+    recorder, module = Recorder(), ModuleType("observer")
+
+    def routes(context: RoutesContext) -> list[Any]:
+        context.collect(recorder)
+        return [get(path)(plain)]
+
+    module.fllm_routes = hookimpl(routes, specname="fllm_routes")  # type: ignore[attr-defined]
+    plugins = Plugins()
+    plugins.load(Candidate("observer", "d", "1", "m", lambda: module))
+    chat(a_server(plugins=plugins))
+    assert recorder.calls[:1] == (["on_request_start"] if observes else [])
+    assert len(recorder.requests) == observes
