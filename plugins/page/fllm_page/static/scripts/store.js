@@ -51,8 +51,9 @@
   /** Read the heads. */
   async function load() {
     lasting.value = (await database()) !== null;
-    const found = (await transaction("readonly", (heads) => heads.getAll())) ?? [...memory.values()].map(head);
-    heads.value = found.sort((a, b) => b.updated - a.updated);
+    const stored = (await transaction("readonly", (heads) => heads.getAll())) ?? [];
+    // What was kept while this was read is later.
+    heads.value = newest([...stored, ...heads.value].filter((each) => !removed.has(each.id)));
   }
 
   /** Return the conversation with this id, or undefined. */
@@ -61,12 +62,15 @@
     return memory.get(id) ?? (await transaction("readonly", (_, conversations) => conversations.get(id)));
   }
 
+  /** Return the last head of each conversation, the latest first. */
+  function newest(found) {
+    return [...new Map(found.map((each) => [each.id, each])).values()].sort((a, b) => b.updated - a.updated);
+  }
+
   /** Keep a conversation in its present state. */
   async function put(conversation) {
     if (removed.has(conversation.id)) return;
-    heads.value = [head(conversation), ...heads.value.filter((each) => each.id !== conversation.id)].sort(
-      (a, b) => b.updated - a.updated,
-    );
+    heads.value = newest([...heads.value, head(conversation)]);
     try {
       if (await database()) {
         await transaction("readwrite", (heads, conversations) => {
