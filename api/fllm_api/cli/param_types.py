@@ -172,7 +172,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     envvar_list_splitter: ClassVar[str | None] = ","
 
     def __init__(self, name: str = "KEY=VALUE", hint: str = "") -> None:
-        """Create it. ``hint`` completes the message for a value that is no such pair."""
+        """Create it. ``hint`` completes the message for a value that is not such a pair."""
         self.name = name
         self._hint = hint
 
