@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from fllm.extras import missing_modules
+from fllm.plugin_usage import PluginUsage
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import conflict_message
 
@@ -22,13 +23,20 @@ class Listing(Struct, frozen=True):
     """The same of ``--allow-plugin``."""
     missing_extras: dict[str, list[str]]
     """Extras that are not installed, each with the names of the entries that need it."""
+    usage: list[PluginUsage] | UnsetType = UNSET
+    """What the parts of plugins have cost, of a server that has used them."""
 
 
 def list_plugins(plugins: Plugins) -> Listing:
     """Return the list."""
     conflicts = list(conflict_messages(plugins))
     return Listing(
-        plugins.reports, conflicts, plugins.unmatched, plugins.unmatched_allowed, _missing_extras(plugins)
+        plugins.reports,
+        conflicts,
+        plugins.unmatched,
+        plugins.unmatched_allowed,
+        _missing_extras(plugins),
+        plugins.usage.used() or UNSET,
     )
 
 

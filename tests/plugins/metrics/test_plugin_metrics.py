@@ -10,6 +10,7 @@ from rich.console import Console
 
 import fllm
 from fllm import Collector, EngineStats, MetricsContext, PluginUsage, RequestRecord
+from fllm.plugins.listing import list_plugins
 from fllm.testing import ScriptedServer, plugins_with
 from fllm_metrics.prometheus import PrometheusCollector
 from fllm_metrics.top.client import Snapshot
@@ -85,6 +86,7 @@ def test_routes_and_collectors_are_counted() -> None:
     assert server.ask("GET", "/mine").content == b"12345"
     assert server.ask("POST", "/broken", json={"a": 1}).status == 500
     used = {usage.kind: usage for usage in plugins.usage.used()}
+    assert list_plugins(plugins).usage == plugins.usage.used()
     routes = used["routes"]
     assert (routes.calls, routes.errors, routes.bytes_in) == (2, 1, len(b'{"a": 1}'))
     assert routes.bytes_out > 5
