@@ -69,8 +69,9 @@ def with_plugin_routes(
         collectors.clear()
 
     for handlers in plugins.routes(check, context, keep):
-        router = Router("/", route_handlers=handlers, opt={PLUGIN: plugin})
-        mounted.append(router)  # the check of the next plugin sees it
+        for handler in handlers:
+            handler.opt = {**(getattr(handler, "opt", None) or {}), PLUGIN: plugin}
+        mounted += handlers  # the check of the next plugin sees them
     return build(mounted, lifespans) if mounted or lifespans else app
 
 
