@@ -20,7 +20,9 @@ def make_samples(request: PipelineRequest, text: str, model: str) -> Iterator[Pa
         ("reasoning", request.reasoning_parser),
         ("tool-call", request.tool_parser),
     ]
-    used = [(kind, loaded) for kind, loaded in parsers if loaded is not None and loaded.name]
+    used: list[tuple[ParserKind, LoadedParser]] = [
+        (kind, loaded) for kind, loaded in parsers if loaded is not None and loaded.name
+    ]
     if not used:
         yield ParserSample.from_context(
             context, parser=RAW, kind="tool-call", text=text, events=(), model=model

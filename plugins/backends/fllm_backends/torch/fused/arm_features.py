@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from typing import Any
 
 import numba
 
@@ -29,7 +30,8 @@ def compiled_features() -> frozenset[str]:
     if numba.config.CPU_FEATURES is None:  # type: ignore[attr-defined]
         names = [get_host_cpu_features(), *(f"+{name}" for name in detect_features())]
         numba.config.CPU_FEATURES = ",".join(filter(None, names))  # type: ignore[attr-defined]
-    *_, compiled = cpu_target.target_context.codegen().magic_tuple()
+    context: Any = cpu_target.target_context
+    *_, compiled = context.codegen().magic_tuple()
     return frozenset(compiled.replace("+", "").split(","))
 
 
