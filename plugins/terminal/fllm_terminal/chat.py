@@ -23,6 +23,8 @@ def chat(target: str | None, **options: Any) -> None:
 
     from fllm_terminal.loop import chat_until_end
     from fllm_terminal.session import open_session
+    from fllm_terminal.text import accept_all_text
 
+    accept_all_text()
     with open_session(target, read_options(**options)) as session:
         chat_until_end(session, Console(highlight=False))

@@ -141,8 +141,8 @@ async def _checked(response: aiohttp.ClientResponse) -> bytes:
         message = _innermost_message(msgspec.json.decode(body))
     except msgspec.DecodeError:
         message = first_line(body.decode(errors="replace")) or response.reason or "no reason"
-    hint = "; give a key with --api-key" if response.status == 401 else ""
-    raise RequestFailed(f"{message}{hint} (HTTP {response.status})")
+    hints = {401: "; give a key with --api-key", 404: f"; asked {response.url}"}
+    raise RequestFailed(f"{message}{hints.get(response.status, '')} (HTTP {response.status})")
 
 
 def _innermost_message(value: Any) -> str:
@@ -157,6 +157,8 @@ def _reason(error: Exception) -> str:
             return "the connection was closed before the response was complete"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed without a response"
+        case aiohttp.ClientSSLError():
+            return f"no TLS connection: {first_line(str(error))}"
         case OSError(errno=int(number)) if number > 0:
             return os.strerror(number)
         case _:

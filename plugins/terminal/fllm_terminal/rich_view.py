@@ -63,5 +63,8 @@ class RichView(AnswerView):
     def _tail(self) -> Text:
         """Return the end of the growing block: as many lines as fit the screen."""
         console = self._console
-        lines = Text(self._block, _STYLES[self._kind]).wrap(console, console.width)
-        return Text("\n").join(lines[-max(console.height - 2, 1) :])
+        height = max(console.height - 2, 1)
+        # No more than can be seen is wrapped: the block may be a file of thousands of lines.
+        end = "\n".join(self._block[-height * console.width :].split("\n")[-height:])
+        lines = Text(end, _STYLES[self._kind]).wrap(console, console.width)
+        return Text("\n").join(lines[-height:])

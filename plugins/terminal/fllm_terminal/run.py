@@ -30,7 +30,9 @@ def run(prompt: str | None, model: str | None, stats: bool, **options: Any) -> N
 
     from fllm_terminal.plain_view import PlainView
     from fllm_terminal.session import open_session
+    from fllm_terminal.text import accept_all_text
 
+    accept_all_text()
     read = read_options(**options)
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
     text = "\n\n".join(part for part in (prompt, piped.strip()) if part)

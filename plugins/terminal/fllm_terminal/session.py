@@ -28,7 +28,8 @@ class Session:
     def answer(self, view: AnswerView) -> None:
         """Generate and show the next answer. It is complete if the view has ``finished``; Ctrl-C ends it.
 
-        What has arrived is part of the conversation then, and also if `RequestFailed` is raised.
+        What has arrived is part of the conversation then, and also if `RequestFailed` is raised; but tool
+        calls only of an answer that came to its own end, since the arguments of the last may be cut.
         """
         try:
             asyncio.run(self._generate(view))
@@ -36,6 +37,8 @@ class Session:
             pass
         finally:
             view.end_part()
+            if view.finished is None or view.finished.reason == "length":
+                view.answer.calls.clear()
             self.conversation.add(view.answer)
 
     async def _generate(self, view: AnswerView) -> None:

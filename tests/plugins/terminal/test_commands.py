@@ -70,6 +70,22 @@ def test_a_wrong_key_is_named(server: Server) -> None:
     assert "--api-key (HTTP 401)" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["run", "x", "--model"], ["chat"]])
+def test_text_that_the_encoding_lacks_is_replaced(server: Server, command: list[str]) -> None:
+    environment = {**os.environ, "OPENAI_API_KEY": "k", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*COMMAND, *command, server.url], input=b"caf\xe9", capture_output=True, timeout=60, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"caf?" in done.stdout
+
+
+def test_a_url_that_is_not_of_a_server(server: Server) -> None:
+    asked = run("run", "x", "--model", f"{server.url}/nope").stderr
+    assert f"{server.url}/nope/v1/models (HTTP 404)" in asked
+    assert "no TLS connection" in run("run", "x", "--model", server.url.replace("http", "https")).stderr
+
+
 def test_a_chat_of_lines(server: Server, tmp_path: Path) -> None:
     lines = ["first", '"""second', 'line"""', "/system Be short.", "/set top_k 1", f"/save {tmp_path}/c.json"]
     done = run("chat", server.url, text="\n".join([*lines, "/nope", "/undo", "/retry", "/exit", "never"]))

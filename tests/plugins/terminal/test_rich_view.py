@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+import rich.text
 from rich.console import Console
 
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
@@ -39,3 +41,20 @@ def test_parts_are_separate() -> None:
     view_text = shown(*events, Finished(reason="tool_calls", usage=Usage()))
     positions = [view_text.rindex(part) for part in ("Think.", "Say.", 'f {"a": 1}')]
     assert positions == sorted(positions)
+
+
+def test_a_piece_of_a_long_block_costs_a_screen_and_not_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    wrap = rich.text.Text.wrap
+
+    def counted(self: rich.text.Text, console: Console, width: int) -> rich.text.Lines:
+        lengths.append(len(self.plain))
+        return wrap(self, console, width)
+
+    view = RichView(Console(file=io.StringIO(), force_terminal=True, width=40, height=10))
+    view.show(Text("```\n" + "a line of a file\n" * 1000))
+    monkeypatch.setattr(rich.text.Text, "wrap", counted)
+    view.show(Text("the last line"))
+    monkeypatch.undo()
+    view.end_part()
+    assert 0 < max(lengths) <= 40 * 10
