@@ -49,14 +49,20 @@ class Workplace(Struct, frozen=True):
 def workplace() -> Iterator[Workplace]:
     """Hold the environment. Raise `ConfigError` if it has no installer or if another command changes it.
 
-    A change that was interrupted is undone first.
+    A change that was interrupted is undone first. A file that can't be written is a `PluginError`, such as on
+    a full disk.
     """
     environment = Environment.current()
     installer = find_installer(environment)
-    with change_lock(environment) as (journal, lock), TemporaryDirectory(prefix="furiosa-llm-") as scratch:
-        undo_interrupted(journal)
-        installer.hold(lock)
-        yield Workplace(environment, installer, journal, Path(scratch))
+    try:
+        with change_lock(environment) as (journal, lock), TemporaryDirectory(prefix="furiosa-llm-") as name:
+            undo_interrupted(journal)
+            installer.hold(lock)
+            yield Workplace(environment, installer, journal, Path(name))
+    except BrokenPipeError:  # of the standard output
+        raise
+    except OSError as error:
+        raise PluginError(f"the environment can't be changed: {error}") from error
 
 
 def show(change: Change, installed: dict[str, Distribution]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import rich_click as click
 
 from fllm.errors import ConfigError, PluginError
-from fllm.plugins.discovery import GROUP, Candidate, normalize_name
+from fllm.plugins.discovery import GROUP, Candidate, installed, normalize_name
 from fllm.plugins.selection import PluginSelection
 from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.loaded_plugins import plugin_config
@@ -19,7 +19,7 @@ from fllm_api.cli.plugins.packages.change import Change, Workplace, confirm, mak
 from fllm_api.cli.plugins.packages.environment import server_needs, third_party_distributions
 from fllm_api.cli.plugins.packages.forwarded_options import forwarded_options
 from fllm_api.cli.plugins.packages.installers import Wanted
-from fllm_api.cli.plugins.packages.staging import StagedDistribution, read_stage
+from fllm_api.cli.plugins.packages.staging import StagedDistribution, read_stage, refuse_overwriting
 from fllm_api.cli.plugins.packages.targets import InstallTarget, requirement_name
 from fllm_api.cli.plugins.packages.verification import LoadedPlugins, Verification
 
@@ -63,6 +63,8 @@ class Installation:
             show(change, place.environment.distributions())
             self._require_plugins(staged, requirements)
             self._require_allowed(staged)
+            refuse_taken_names(staged)
+            refuse_overwriting(staged, place.environment)
             confirm(yes=self._yes)
             tools = self._tools(place, wanted) if self._check else None
             earlier = self._verification.loaded() if self._check else None
@@ -188,6 +190,20 @@ class Installation:
             for name, offers in loaded.offers(each.name):
                 click.echo(printable(f"installed {each.name} {each.version}: plugin {name}: {offers}"))
         click.echo("A server that runs has the change after a restart.")
+
+
+def refuse_taken_names(staged: Sequence[StagedDistribution]) -> None:
+    """Raise `PluginError` if the name of a plugin can't be printed, or is that of another one that stays."""
+    replaced = {each.key for each in staged}
+    others = [each for each in installed() if normalize_name(each.distribution) not in replaced]
+    taken = {name: each.distribution for each in others for name in each.names}
+    for each in staged:
+        for plugin in each.plugins:
+            if not plugin.isprintable():
+                raise PluginError(printable(f"{each.name}: {plugin!r} is not a name of a plugin"))
+            if (owner := taken.get(normalize_name(plugin))) is not None:
+                raise PluginError(f"{each.name}: {owner} has a plugin {plugin!r} already")
+            taken[normalize_name(plugin)] = each.name
 
 
 def _refuse_without_plugins(names: Sequence[str]) -> None:

@@ -87,4 +87,8 @@ def explain(stdout: str, stderr: str) -> str:
 def _one_line(text: str) -> str:
     words = "".join(each if each.isprintable() else " " for each in text).replace("cause: ", "").split()
     line = " ".join(words)
-    return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
+    if len(line) <= MAX_MESSAGE:
+        return line
+    return (
+        f"{line[: MAX_MESSAGE // 4]} ... {line[-MAX_MESSAGE * 3 // 4 :]}"  # a traceback ends with the error
+    )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from filecmp import cmp
 from importlib import metadata
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
+from fllm.errors import PluginError
 from fllm.plugins.discovery import normalize_name
 from fllm_api.cli.plugin_lock.distribution_files import plugin_names
 from fllm_api.cli.plugins.packages.environment import Environment, normal_path
+
+
+class StagedFile(Struct, frozen=True):
+    """A file of a distribution."""
+
+    path: Path
+    """Where it is now."""
+    targets: tuple[Path, ...]
+    """Where it may be in the environment. Not every installer uses all of them."""
 
 
 class StagedDistribution(Struct, frozen=True):
@@ -23,8 +34,12 @@ class StagedDistribution(Struct, frozen=True):
     """Bytes of its files."""
     plugins: tuple[str, ...]
     """Names of its plugins."""
-    paths: tuple[Path, ...]
-    """Where its files may be in the environment. Not every installer uses all of them."""
+    files: tuple[StagedFile, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where its files may be in the environment."""
+        return tuple(dict.fromkeys(target for file in self.files for target in file.targets))
 
     @property
     def key(self) -> str:
@@ -42,15 +57,40 @@ def read_stage(directory: Path, environment: Environment) -> list[StagedDistribu
 
 
 def _staged(distribution: Distribution, directory: Path, environment: Environment) -> StagedDistribution:
-    files = distribution.files or []
-    sizes = [_size(directory / _below(file)) for file in files]
+    files = tuple(
+        StagedFile(directory / _below(file), tuple(_targets(file, environment)))
+        for file in distribution.files or []
+    )
     return StagedDistribution(
         name=distribution.metadata["Name"],
         version=distribution.version,
-        size=sum(sizes),
+        size=sum(_size(file.path) for file in files),
         plugins=tuple(plugin_names(distribution)),
-        paths=tuple(dict.fromkeys(path for file in files for path in _targets(file, environment))),
+        files=files,
     )
+
+
+def refuse_overwriting(staged: Sequence[StagedDistribution], environment: Environment) -> None:
+    """Raise `PluginError` if a file would replace another one of a distribution that stays."""
+    replaced = {each.key for each in staged}
+    stays = [each for key, each in environment.distributions().items() if key not in replaced]
+    for new in staged:
+        others = {
+            target
+            for file in new.files
+            for target in file.targets
+            if target.is_file() and not (file.path.is_file() and cmp(file.path, target, shallow=False))
+        }
+        for old in stays if others else ():
+            if taken := sorted(others & _paths_named(old, {path.name for path in others})):
+                raise PluginError(
+                    f"{new.name} would overwrite {taken[0]}, which {old.metadata['Name']} {old.version} has"
+                )
+
+
+def _paths_named(distribution: Distribution, names: set[str]) -> set[Path]:
+    found = [file for file in distribution.files or () if file.name in names]
+    return {normal_path(Path(str(distribution.locate_file(file)))) for file in found}
 
 
 def _below(file: PurePosixPath) -> PurePosixPath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,12 @@ from msgspec import Struct
 from fllm.engine_host.parent_death import ending_with
 from fllm.errors import PluginError
 from fllm_api.cli.plugins.packages.installers import PYTHON
+
+TIMEOUT_SECONDS = 600
+"""How long the checks of one distribution may take."""
+ERROR_STATUS = 2
+ERROR_PREFIX = "furiosa-llm: error: "
+WARNING_PREFIX = "furiosa-llm: warning: "
 
 
 class _Report(Struct, frozen=True):
@@ -101,10 +108,31 @@ class Verification:
             "PYTHONPATH": os.pathsep.join([*inherited, *paths]),
         }
         command = ending_with(os.getpid(), [*PYTHON, "-m", "fllm_api", *arguments])
-        done = subprocess.run(command, capture_output=True, env=variables, stdin=subprocess.DEVNULL)
-        if done.returncode not in (0, 1) or not done.stdout.startswith(b"{"):
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise PluginError(
-                lines[-1].removeprefix("furiosa-llm: error: ") if lines else "it printed nothing"
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                timeout=TIMEOUT_SECONDS,
             )
+        except subprocess.TimeoutExpired:
+            raise PluginError(f"{_words(arguments)} did not end within {TIMEOUT_SECONDS} s") from None
+        if done.returncode not in (0, 1) or not done.stdout.startswith(b"{"):
+            raise PluginError(_reason(arguments, done))
         return done.stdout
+
+
+def _words(arguments: Sequence[str]) -> str:
+    return f"`furiosa-llm {' '.join(itertools.takewhile(lambda each: not each.startswith('-'), arguments))}`"
+
+
+def _reason(arguments: Sequence[str], done: subprocess.CompletedProcess[bytes]) -> str:
+    """Return in one line why a command failed: its own error, or how it ended and what it printed last."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode == ERROR_STATUS and lines and lines[-1].startswith(ERROR_PREFIX):
+        return lines[-1].removeprefix(ERROR_PREFIX)
+    how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+    printed = [line for line in lines if not line.startswith(WARNING_PREFIX)]
+    last = f": {printed[-1]}" if printed else ""
+    return f"{_words(arguments)} ended with {how}, while a plugin had control{last}"

@@ -179,7 +179,7 @@ error: No solution found when resolving dependencies
         ),
         ("", "WARNING: old\nERROR: no\nERROR: matching\n", "no matching"),
         ("", "", "it failed and printed nothing"),
-        ("", "x" * 2000, "x" * 1000 + "..."),
+        ("", "x" * 2000 + "y" * 750, "x" * 250 + " ... " + "y" * 750),
     ],
 )
 def test_the_reason_of_a_failure_is_one_line(stdout: str, stderr: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fllm.errors import ConfigError
-from fllm_api.cli.plugins.packages.change import Change, Workplace, make
+from fllm.errors import ConfigError, PluginError
+from fllm_api.cli.plugins.packages.change import Change, Workplace, make, workplace
 from fllm_api.cli.plugins.packages.change_lock import LOCK, change_lock, journal_directory
 from fllm_api.cli.plugins.packages.environment import Environment
 from fllm_api.cli.plugins.packages.installers import Pip
 from fllm_api.cli.plugins.packages.journal import Journal
 from fllm_api.cli.plugins.packages.recovery import is_interrupted, recover
-from fllm_api.cli.plugins.packages.staging import StagedDistribution
+from fllm_api.cli.plugins.packages.staging import StagedDistribution, StagedFile
 
 
 def write(file: Path, text: str) -> None:
@@ -182,7 +183,8 @@ def test_a_signal_undoes_the_change(number: signal.Signals, environment: Environ
     site = environment.sites[0]
     before = contents(site)
     handler = signal.getsignal(number)
-    staged = StagedDistribution("acme", "2.0", 1, ("acme",), (site / "new" / "__init__.py",))
+    file = StagedFile(tmp_path / "stage" / "__init__.py", (site / "new" / "__init__.py",))
+    staged = StagedDistribution("acme", "2.0", 1, ("acme",), (file,))
     place = Workplace(environment, Pip(), Journal(tmp_path / "journal", environment), tmp_path)
 
     def run() -> None:
@@ -193,3 +195,15 @@ def test_a_signal_undoes_the_change(number: signal.Signals, environment: Environ
         make(place, Change(action="plugins install acme", installed=(staged,)), run, lambda: None)
     assert contents(site) == before
     assert signal.getsignal(number) is handler
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(PluginError, match=r"^the environment can't be changed: .*No space left on device$"),
+        workplace(),
+    ):
+        raise full
+    with pytest.raises(BrokenPipeError), workplace():
+        raise BrokenPipeError
