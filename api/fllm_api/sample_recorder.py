@@ -18,14 +18,17 @@ from msgspec import Struct
 
 from fllm.containment import contained
 from fllm.errors import format_error
-from fllm.parsing.sample import ParserSample
+from fllm.parsing.sample import PROMPT_END, ParserSample
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
-from fllm.pipeline.samples import make_samples
+from fllm.pipeline.samples import SampledParsers, make_samples
 from fllm_api.record_config import RecordConfig, open_private
 
 MAX_PENDING_CHARACTERS = 16 * 1024**2
-"""Characters that may wait to be written. More are left out, so that a slow disk delays no response."""
+"""Characters that may wait to be written, with those of the prompts. More are left out, so that a slow disk
+delays no response."""
+MAX_PENDING_REQUESTS = 1024
+"""Number of requests that may wait."""
 CLOSE_SECONDS = 2.0
 """Seconds that the server waits at its end for what is not written yet."""
 NAMES = ("parser", "kind", "model")
@@ -37,14 +40,14 @@ log = logging.getLogger("fllm.record")
 class _Finished(Struct, frozen=True):
     """A finished request."""
 
-    request: PipelineRequest
+    parsers: SampledParsers
     model: str
     texts: Sequence[str]
     """What the parsers received, for each sequence."""
 
     @property
     def characters(self) -> int:
-        return sum(map(len, self.texts))
+        return sum(map(len, self.texts)) + len(self.parsers.context.prompt)
 
 
 class SampleRecorder:
@@ -55,10 +58,11 @@ class SampleRecorder:
 
     def __init__(self, config: RecordConfig) -> None:
         self._config = config
-        self._descriptor = -1
-        self._size = 0
         self._queue: SimpleQueue[_Finished | None] = SimpleQueue()
-        self._pending = 0
+        self._added = 0
+        """Characters that were put into the queue."""
+        self._done = 0
+        """Those that the thread has processed. Each count has one writer, so they need no lock."""
         self._stopped = False
         self._left_out = False
 
@@ -73,46 +77,54 @@ class SampleRecorder:
                     pieces.setdefault(output.index, []).append(output.raw_text)
                 yield batch
         texts = ["".join(pieces[index]) for index in sorted(pieces)]
-        self._put(_Finished(request, model, texts))
+        self._put(_Finished(SampledParsers.of(request), model, texts))
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Write while the server runs. Raise `ConfigError` if the file can't be opened."""
-        self._descriptor = open_private(self._config.file)
-        self._size = os.fstat(self._descriptor).st_size
-        thread = Thread(target=self._run, name="fllm-record", daemon=True)
+        descriptor = open_private(self._config.file)
+        queue = self._queue = SimpleQueue()
+        # The thread closes its own file, even if another thread has begun meanwhile, after a reload.
+        thread = Thread(target=self._run, args=(queue, descriptor), name="fllm-record", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self._queue.put(None)
+            queue.put(None)
             await asyncio.to_thread(thread.join, CLOSE_SECONDS)
 
     def _put(self, finished: _Finished) -> None:
         if self._stopped:
             return
-        if self._pending + finished.characters > MAX_PENDING_CHARACTERS:
+        pending = self._added - self._done + finished.characters
+        if pending > MAX_PENDING_CHARACTERS or self._queue.qsize() >= MAX_PENDING_REQUESTS:
             if not self._left_out:
                 log.warning("--record: the file is slower than the responses: some are left out")
             self._left_out = True
             return
-        self._pending += finished.characters
+        self._added += finished.characters
         self._queue.put(finished)
 
-    def _run(self) -> None:
-        while (finished := self._queue.get()) is not None:
+    def _run(self, queue: SimpleQueue[_Finished | None], descriptor: int) -> None:
+        while (finished := queue.get()) is not None:
             with contained(self._failed):
                 if not self._stopped:
-                    self._write(b"".join(self._lines(finished)))
-            self._pending -= finished.characters
-        os.close(self._descriptor)
+                    self._write(descriptor, b"".join(self._lines(finished)))
+            self._done += finished.characters
+        os.close(descriptor)
 
-    def _write(self, lines: bytes) -> None:
-        if self._size + len(lines) > self._config.max_bytes:
+    def _write(self, descriptor: int, lines: bytes) -> None:
+        """Append lines. Raise `OSError` if they don't fit; then the file has no part of them."""
+        before, written = os.fstat(descriptor).st_size, 0  # another server may write to it as well
+        if before + len(lines) > self._config.max_bytes:
             raise OSError(errno.EFBIG, f"it has the maximum size of {self._config.max_bytes} bytes")
-        self._size += len(lines)
-        while lines:
-            lines = lines[os.write(self._descriptor, lines) :]
+        try:
+            while written < len(lines):
+                written += os.write(descriptor, lines[written:])
+        except OSError:
+            if os.fstat(descriptor).st_size == before + written:
+                os.ftruncate(descriptor, before)
+            raise
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, OSError):
@@ -123,10 +135,10 @@ class SampleRecorder:
 
     def _lines(self, finished: _Finished) -> Iterator[bytes]:
         for text in finished.texts:
-            for sample in make_samples(finished.request, text, finished.model):
-                yield msgspec.json.encode(self._redact(sample)) + b"\n"
+            for sample in make_samples(finished.parsers, text, finished.model):
+                yield msgspec.json.encode(self._redact(sample, finished.parsers.context.prompt)) + b"\n"
 
-    def _redact(self, sample: ParserSample) -> Any:
+    def _redact(self, sample: ParserSample, prompt: str) -> Any:
         """Return the sample, or its fields without what must not be in the file.
 
         Events no longer fit a text that has changed, so they are left out.
@@ -138,6 +150,8 @@ class SampleRecorder:
             name: value if name in NAMES else _replace(value, self._config.redact)
             for name, value in fields.items()
         }
+        if sample.prompt_end:  # no pattern matches a text that was cut in the middle
+            redacted["prompt_end"] = _replace(prompt, self._config.redact)[-PROMPT_END:]
         if redacted != fields:
             redacted.pop("events", None)
         return redacted

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fllm.errors import ConfigError
+from fllm.interfaces import ParserContext
 from fllm.parsing import read_samples
+from fllm.pipeline.samples import SampledParsers
 from fllm.testing import ScriptedServer
 from fllm_api import sample_recorder
 from fllm_api.record_config import RecordConfig, open_private
@@ -140,3 +144,85 @@ def test_each_line_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
     chat(a_server(file, pieces=["a\nb\u2028c"]))
     assert [json.loads(line)["text"] for line in file.read_bytes().splitlines()] == ["a\nb\u2028c"]
+
+
+def test_a_secret_that_the_end_of_the_prompt_cuts_is_redacted(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    text = f"my key: sk-{'x' * 60}"
+    chat(a_server(file, r"sk-\w{60,}"), messages=[{"role": "user", "content": text}], tools=[])
+    reasoning = read_samples(file)[0]
+    assert "xx" not in file.read_text()
+    assert "key: [redacted]" in reasoning.prompt_end
+    assert reasoning.events is None
+
+
+def test_prompts_count_as_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_recorder, "MAX_PENDING_CHARACTERS", 2000)
+    server = a_server(tmp_path / "samples.jsonl", pieces=["a"])
+    with caplog.at_level(logging.WARNING):
+        chat(server)
+        assert not caplog.text
+        chat(server, messages=[{"role": "user", "content": "long " * 400}])
+    assert "some are left out" in caplog.text
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_text("{}\n")
+    write = os.write
+
+    def write_some(descriptor: int, content: bytes) -> int:
+        if not content.startswith(b'{"parser'):
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(descriptor, content[:7])
+
+    server = a_server(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(sample_recorder.os, "write", write_some)
+        assert chat(server).status == 200
+    assert file.read_text() == "{}\n"
+
+
+def test_a_slow_end_does_not_close_the_file_of_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_recorder, "CLOSE_SECONDS", 0.01)
+    opened: list[int] = []
+
+    def open_recorded(file: Path) -> int:
+        opened.append(open_private(file))
+        return opened[-1]
+
+    monkeypatch.setattr(sample_recorder, "open_private", open_recorded)
+    go_on, in_thread = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> list[object]:
+        in_thread.set()
+        go_on.wait(10)
+        return []
+
+    monkeypatch.setattr(sample_recorder, "make_samples", wait)
+    recorder = sample_recorder.SampleRecorder(RecordConfig(tmp_path / "samples.jsonl", 10**6))
+
+    async def start_twice() -> None:
+        async with recorder.lifespan():
+            recorder._put(_finished())
+            await asyncio.to_thread(in_thread.wait, 10)
+            (thread,) = (each for each in threading.enumerate() if each.name == "fllm-record")
+        async with recorder.lifespan():
+            go_on.set()
+            await asyncio.to_thread(thread.join, 10)
+            alive = [each for each in threading.enumerate() if each.name == "fllm-record"]
+            assert len(alive) == 1
+            with pytest.raises(OSError, match="Bad file"):
+                os.fstat(opened[0])
+            os.fstat(opened[1])
+
+    asyncio.run(start_twice())
+
+
+def _finished() -> Any:
+    parsers = SampledParsers(ParserContext(prompt=""), None, None)
+    return sample_recorder._Finished(parsers, "m", ["text"])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from fllm import LIMITED, ChatRequest, Generation, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm.parsing import ParserSample
-from fllm.pipeline.samples import make_samples
+from fllm.pipeline.samples import SampledParsers, make_samples
+
+MAX_TEXT = 2**20
+"""Maximum number of characters of an output: more than models write. Some parsers take 2 µs for each."""
 
 
 class SamplesRequest(ChatRequest, frozen=True, kw_only=True):
     """The request of a chat, and what the model wrote."""
 
-    text: str
+    text: Annotated[str, Meta(max_length=MAX_TEXT)]
     """What the parsers received: the joined texts of the events ``raw``."""
 
 
@@ -35,7 +40,7 @@ async def samples(data: JSONBody[SamplesRequest], server: NamedDependency[Servin
 
 def _samples(generation: Generation, text: str) -> Pieces[list[ParserSample]]:
     found: list[ParserSample] = []
-    for sample in make_samples(generation.request, text, generation.model):
+    for sample in make_samples(SampledParsers.of(generation.request), text, generation.model):
         found.append(sample)
         yield 0
     return found

@@ -46,6 +46,13 @@ def test_without_a_parser_the_sample_has_the_text_alone() -> None:
     assert (sample.parser, sample.text, sample.events) == ("raw", "Hello", None)
 
 
+def test_a_text_that_no_model_would_write_is_refused() -> None:
+    body = {**REQUEST, "text": "x" * (2**20 + 1)}
+    response = ScriptedServer(fllm_page.plugin).ask("POST", "/page/samples", json=body)
+    assert response.status == 400
+    assert response.json()["error"]["param"] == "text"
+
+
 def test_a_request_without_the_text_is_refused() -> None:
     response = ScriptedServer(fllm_page.plugin).ask("POST", "/page/samples", json=REQUEST)
     assert response.status == 400
