@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import Distribution, distributions
+from os.path import isabs
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -37,7 +38,7 @@ class Candidate(Struct, frozen=True):
     @property
     def is_file(self) -> bool:
         """Whether the plugin is a file of ``--plugin``."""
-        return self.distribution == self.source
+        return self.distribution == self.source and isabs(self.source)  # a module may be named as its package
 
     @property
     def is_built_in(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
-from importlib.machinery import all_suffixes
+from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder, all_suffixes
 from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -61,7 +61,8 @@ def digests(distribution: Distribution) -> dict[str, str]:
     """Return the SHA-256 digest of each file, by its path in site-packages or in the project.
 
     Files of the installer are left out: they differ between environments. Files next to the recorded ones
-    that could be imported are included. Raise `PluginError` if a file was changed after it was installed.
+    that could be imported are included. Raise `PluginError` if a file was changed after it was installed, or
+    if a plugin would be imported from another place, such as one of ``PYTHONPATH``.
     """
     name = f"{distribution.metadata['Name']} {distribution.version}"
     found: dict[str, str] = {}
@@ -84,6 +85,8 @@ def digests(distribution: Distribution) -> dict[str, str]:
     if is_editable(distribution):
         for path, key in _sources(distribution):
             found[key] = _digest(path, f"{name}: {key}")
+    elif (other := _imported_elsewhere(distribution, folders.values())) is not None:
+        raise PluginError(f"{name}: its plugin would be imported from {other}, which is not part of it")
     return dict(sorted(found.items()))
 
 
@@ -118,6 +121,35 @@ def _sources(distribution: Distribution) -> Iterator[tuple[Path, str]]:
                 yield path, f"{top}/{path.relative_to(location).as_posix()}"
         if spec.submodule_search_locations is None and spec.origin is not None:
             yield Path(spec.origin), Path(spec.origin).name
+
+
+def _imported_elsewhere(distribution: Distribution, folders: Iterable[Path]) -> str | None:
+    """Return the file of a plugin's module, if it is not in these folders of the distribution.
+
+    No module is imported.
+    """
+    own = {Path(str(file.locate())).resolve() for file in distribution.files or ()}
+    parents = {folder.resolve() for folder in folders}
+    for point in distribution.entry_points:
+        if point.group == GROUP and (origin := _origin(point.module)) is not None:
+            file = Path(origin).resolve()
+            if file not in own and file.parent not in parents:
+                return origin
+    return None
+
+
+def _origin(module: str) -> str | None:
+    """Return the file that a module would be imported from. The packages it is in are not imported."""
+    top, *parts = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for part in parts:
+        if spec is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations or ())
+    return spec.origin if spec is not None and spec.has_location else None
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -97,6 +97,30 @@ def test_an_importable_file_among_those_of_a_package_is_named(tmp_path: Path) ->
         assert "was changed: acme/plugin.abi3.so was added" in problem(locked)
 
 
+@pytest.mark.parametrize("module", ["acme", "acme.plugin"])
+def test_a_plugin_that_would_be_imported_from_another_place_is_named(tmp_path: Path, module: str) -> None:
+    site, other = tmp_path / "site", tmp_path / "other"
+    install(site, "acme", {"acme/__init__": "", "acme/plugin": ""}, {"acme": module})
+    (other / "acme").mkdir(parents=True)
+    with importable(site):
+        locked = tmp_path / "plugins.lock"
+        lock("--output", locked)
+        assert lock("--check", locked).exception is None
+        (other / "acme" / "__init__.py").touch()
+        (other / "acme" / "plugin.py").touch()
+        with importable(other):
+            assert f"its plugin would be imported from {other}/acme/" in problem(locked)
+            assert "its plugin would be imported from" in str(lock().exception)
+
+
+def test_a_module_with_the_name_of_its_distribution_is_no_file(tmp_path: Path) -> None:
+    install(tmp_path / "site", "acme", {"acme": ""}, {"acme": "acme"})
+    with importable(tmp_path / "site"):
+        locked = json.loads(lock().output)
+    assert locked["files"] == []
+    assert "acme.py" in locked["distributions"][0]["files"]
+
+
 def test_another_version_an_added_and_a_missing_plugin_are_named(
     site: Path, locked: Path, mark: Path
 ) -> None:
