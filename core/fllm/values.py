@@ -192,7 +192,14 @@ class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Name of the replica that generates, on its first output for the sequence."""
     allowed: list[int] | None = None
     """For each of ``token_ids``, the number of tokens that could have been there, if that is requested and
-    the constraint or another field restricts them. 1: the token was forced."""
+    the constraint or another field restricts them. 1: the token was forced. 0, like a missing last count: the
+    token was not restricted, or the number is not known."""
+
+    @property
+    def allowed_of_tokens(self) -> list[int]:
+        """`allowed` with exactly one count for each of ``token_ids``."""
+        known, size = self.allowed or [], len(self.token_ids)
+        return [*known[:size], *[0] * (size - len(known))]
 
 
 def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
@@ -201,7 +208,7 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
     if first is last:
         return first
     logprobs = [logprob for output in outputs for logprob in output.logprobs or ()]
-    allowed = [count for output in outputs for count in output.allowed or ()]
+    has_counts = any(output.allowed for output in outputs)
     return EngineOutput(
         token_ids=[token_id for output in outputs for token_id in output.token_ids],
         logprobs=logprobs or None,
@@ -211,7 +218,7 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
         queue_time=first.queue_time,
         prompt_logprobs=first.prompt_logprobs,
         replica=first.replica,
-        allowed=allowed or None,
+        allowed=[count for output in outputs for count in output.allowed_of_tokens] if has_counts else None,
     )
 
 

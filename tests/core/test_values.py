@@ -47,3 +47,13 @@ def test_counts_of_allowed_tokens_stay_with_their_tokens() -> None:
     steps = [EngineOutput(token_ids=[1], allowed=[7]), EngineOutput(token_ids=[2, 3], allowed=[1, 4])]
     assert merge_outputs(steps).allowed == [7, 1, 4]
     assert merge_outputs([EngineOutput(token_ids=[1]), EngineOutput(token_ids=[2])]).allowed is None
+
+
+def test_merged_counts_stay_with_their_tokens() -> None:
+    steps = [
+        EngineOutput(token_ids=[1, 2]),
+        EngineOutput(token_ids=[3, 4], allowed=[1]),
+        EngineOutput(token_ids=[5], allowed=[7, 8]),  # of an engine with an error
+    ]
+    assert merge_outputs(steps).allowed == [0, 0, 1, 0, 7]
+    assert merge_outputs(steps[:1] * 2).allowed is None

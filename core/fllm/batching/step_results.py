@@ -67,9 +67,12 @@ def finish_output(sequence: Sequence, output: EngineOutput, max_model_len: int) 
     reason = output.finish_reason or finish_reason(sequence, max_model_len)
     if reason is not None and not sequence.needs_forced_logprobs:
         forced = sequence.token_ids[sequence.length - sequence.forced :]
-        output = replace(output, token_ids=[*output.token_ids, *forced], finish_reason=reason)
+        allowed = output.allowed
         if forced and sequence.sampling.allowed_counts:
-            output = replace(output, allowed=[*(output.allowed or ()), *([1] * len(forced))])
+            allowed = [*output.allowed_of_tokens, *[1] * len(forced)]
+        output = replace(
+            output, token_ids=[*output.token_ids, *forced], finish_reason=reason, allowed=allowed
+        )
     return output if sequence.started else _first_output(sequence, output)
 
 

@@ -112,7 +112,7 @@ class OutputProcessor:
             events += self._finish(output)
         if output.allowed is not None:
             counts = zip(tokens, output.allowed, strict=False)  # a stop string may drop the last tokens
-            tokens = [replace(token, allowed=count) for token, count in counts]
+            tokens = [replace(token, allowed=count if count > 0 else None) for token, count in counts]
         return SequenceOutput(
             index=self._index,
             events=merge_events(events),

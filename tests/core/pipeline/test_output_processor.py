@@ -180,3 +180,11 @@ def test_each_token_has_the_number_of_tokens_that_could_have_been_there() -> Non
     first = processor.feed(EngineOutput(token_ids=[1], allowed=[5]))
     last = processor.feed(EngineOutput(token_ids=[2, 1], allowed=[1, 2]))  # the stop text drops a token
     assert [token.allowed for output in (first, last) for token in output.tokens] == [5, 1]
+
+
+def test_a_token_without_restriction_has_no_number_of_allowed_ones() -> None:
+    processor = OutputProcessor(
+        index=0, tokenizer=tokenizer(), sampling=SamplingParams(max_tokens=9), prompt_tokens=1
+    )
+    output = processor.feed(EngineOutput(token_ids=[1, 2, 1], allowed=[0, -3, 2]))
+    assert [token.allowed for token in output.tokens] == [None, None, 2]
