@@ -211,7 +211,7 @@ class Json(click.ParamType[Any]):
             if isinstance(value, str):
                 return msgspec.json.decode(value, type=self._type)
             return msgspec.convert(value, self._type)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
 
 
@@ -237,7 +237,7 @@ class GenerationConfig(click.ParamType[Any]):
             return sampling_defaults(content, str(file))
         except OSError as error:
             self.fail(f"{value!r}: {str(file)!r} can't be read: {error.strerror}", param, ctx)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self.fail(f"{str(file)!r} is invalid: {error}", param, ctx)
         except FllmError as error:
             self.fail(error.message, param, ctx)

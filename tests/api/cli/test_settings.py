@@ -561,6 +561,15 @@ def test_generation_config_names_neutral_values_or_a_file(tmp_path: Path) -> Non
     assert settings("--generation-config", "vllm").sampling == SamplingDefaults()
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"a": "\xff"}', b"[" * 10**5, b"[]", b'{"top_k": 1e99}', b'{"temperature": NaN}']
+)
+def test_an_invalid_generation_config_is_an_error_of_its_option(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "generation_config.json").write_bytes(content)
+    with pytest.raises((click.BadParameter, ConfigError), match=r"generation_config\.json"):
+        settings("--generation-config", str(tmp_path))
+
+
 def test_sampling_overrides_may_be_a_table_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("[override-generation-config]\ntemperature = 0.4\n")
