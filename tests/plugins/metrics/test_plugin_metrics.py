@@ -91,3 +91,4 @@ def test_routes_and_collectors_are_counted() -> None:
     assert (routes.calls, routes.errors, routes.bytes_in) == (2, 1, len(b'{"a": 1}'))
     assert routes.bytes_out > 5
     assert (used["collector"].name, used["collector"].errors) == ("Failing", 2)
+    assert used["collector"].calls >= 2
