@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import msgspec
 import rich_click as click
@@ -23,6 +24,7 @@ from fllm.values import SamplingDefaults
 from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cors import normalize_origin
 from fllm_api.protocol.lora import AdapterName, AdapterPath
+from fllm_api.unknown_paths import ENDPOINTS
 
 MAX_GENERATION_CONFIG = 1024**2
 """Maximum size of a ``generation_config.json``."""
@@ -145,7 +147,27 @@ class UrlPrefix(click.ParamType[str]):
         prefix = str(value).rstrip("/")
         if prefix and (not prefix.startswith("/") or any(each in "?#%" or each.isspace() for each in prefix)):
             self.fail(f"{value!r} is not the beginning of a URL's path, such as /llm", param, ctx)
+        if prefix and (route := next((each for each in ENDPOINTS if each.startswith(f"{prefix}/")), None)):
+            self.fail(f"{value!r} is the beginning of a route of this server, {route}", param, ctx)
         return prefix
+
+
+class HttpUrl(NonEmptyText):
+    """The URL of a server that is asked by HTTP."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Reject what has no host, no such port or another scheme, before a request fails for it."""
+        text = super().convert(value, param, ctx)
+        try:
+            parts = urlsplit(text)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            valid = False
+        return (
+            text if valid else self.fail(f"{text!r} is not a URL such as http://localhost:4318", param, ctx)
+        )
 
 
 class HostPort(click.ParamType[tuple[str, int | None]]):

@@ -94,6 +94,15 @@ BAD = {
     "serve --ssl-cert-reqs 2": ["--ssl-cert-reqs requires --ssl-certfile"],
     "serve --root-path llm": ["'--root-path'", "'llm' is not the beginning of a URL's path, such as /llm"],
     "serve --root-path /llm?x": ["'--root-path'", "'/llm?x' is not the beginning of a URL's path"],
+    "serve --root-path /v1": [
+        "'--root-path'",
+        "'/v1' is the beginning of a route of this server, /v1/chat/comp",
+    ],
+    "serve --otlp-endpoint collector:4318": [
+        "'--otlp-endpoint'",
+        "'collector:4318' is not a URL such as http://localhost:4318",
+    ],
+    "serve --otlp-endpoint http://collector:port": ["'http://collector:port' is not a URL"],
     "serve --reasoning-field thinking": ["'--reasoning-field'", "'reasoning_content', 'reasoning', 'both'"],
     "serve --sse-keep-alive -1": ["'--sse-keep-alive'", "x<=86400"],
     "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from fllm_api.cli.param_types import NonEmptyText, Pattern, Size
+from fllm_api.cli.param_types import HttpUrl, Pattern, Size
 
 LOG_FORMATS = ("console", "json")
 METRICS_COMPAT = ("vllm",)
@@ -26,7 +26,7 @@ OBSERVABILITY_OPTIONS = [
     ),
     _observability(
         ["--otlp-endpoint"],
-        type=NonEmptyText(),
+        type=HttpUrl(),
         help="Send traces to this endpoint, such as http://localhost:4318.",
     ),
     _observability(
