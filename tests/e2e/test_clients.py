@@ -98,6 +98,14 @@ def test_litellm(interpreter: Path, server: Server, tmp_path: Path) -> None:
     check_context_error(found)
 
 
+def test_llm(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    """It can't force a call, so none is expected of this model."""
+    found = python(interpreter, "llm_client.py", server, tmp_path)
+    check_order(found["object"])
+    assert "Paris" in found["stream"]
+    assert found["with a tool"].strip()
+
+
 def test_langchain(interpreter: Path, server: Server, tmp_path: Path) -> None:
     found = python(interpreter, "langchain_client.py", server, tmp_path)
     check(found, "ChatOpenAI")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,10 @@ def private_server(
     """Run a server for a model on a private socket until exit.
 
     ``on_progress`` receives what the server does while it starts. If it does not start, raise `UserError`
-    with its last line.
+    with its last line. A closed terminal or SIGTERM leaves nothing behind.
     """
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ending, _exit)
     with tempfile.TemporaryDirectory(prefix="furiosa-llm-") as directory:
         socket = str(Path(directory, "socket"))
         command = [sys.executable, "-m", "fllm_api", "serve", *([model] if model else []), *options]
@@ -92,6 +95,10 @@ def _wait_until_ready(process: subprocess.Popen[str], on_progress: Callable[[str
         last = first_line(line, 1000)
         on_progress(_LOG_PREFIX.sub("", last))
     raise UserError(last.removeprefix("furiosa-llm: error: ") or "the server ended before it was ready")
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -103,6 +103,26 @@ def test_a_chat_of_lines(server: Server, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM])
+def test_a_chat_that_is_ended_leaves_no_files(tmp_path: Path, ending: signal.Signals) -> None:
+    model = echo_model(tmp_path / "echo")
+    (temporary := tmp_path / "temporary").mkdir()
+    options = f"--plugin {ECHO_PLUGIN} --backend echo"
+    with subprocess.Popen(
+        [*COMMAND, "chat", str(model), "--serve-options", options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+    ) as chat:
+        assert chat.stdout
+        assert b"/help" in chat.stdout.readline()
+        assert [*temporary.glob("furiosa-llm-*")]
+        chat.send_signal(ending)
+        assert chat.wait(60) == 128 + ending
+    assert not [*temporary.glob("furiosa-llm-*")]
+
+
 class Terminal:
     """A program in a terminal."""
 
