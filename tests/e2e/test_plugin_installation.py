@@ -65,6 +65,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (directory / "wrong.json").write_text(json.dumps({"version": 1, "plugins": [entry]}))
     wheel = directory / "acme_parsers-1.0-py2.py3-none-any.whl"
+    sourced = {**entry, "source": wheel.name}
+    (directory / "wrong-source.json").write_text(json.dumps({"version": 1, "plugins": [sourced]}))
     entry["digests"] = {"1.0": {wheel.name: f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"}}
     (directory / "index.json").write_text(json.dumps({"version": 1, "plugins": [entry]}))
     return directory
@@ -208,8 +210,9 @@ def test_what_can_not_be_installed_is_one_line_and_changes_nothing(pip: Installa
     assert "--allow-plugin does not name the plugin hangs of hangs" in closed
     assert "'parsers' is built in" in pip.run("install", "parsers", "--yes", status=2)
     assert "parsers is built in: --disable-plugin parsers" in pip.run("uninstall", "parsers", status=2)
-    pip.variables["FURIOSA_LLM_INDEX"] = str(wheels / "wrong.json")
-    assert "hash" in pip.run("install", "acme==1.0", "--yes", status=2).lower()
+    for index, what in (("wrong.json", "acme==1.0"), ("wrong-source.json", "acme")):
+        pip.variables["FURIOSA_LLM_INDEX"] = str(wheels / index)
+        assert "hash" in pip.run("install", what, "--yes", status=2).lower()
     assert pip.contents() == before
 
 

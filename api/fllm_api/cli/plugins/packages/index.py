@@ -150,6 +150,12 @@ def find_in_indexes(name: str, listed: Sequence[Listed]) -> Listed | None:
     return next(iter(found.values()), None)
 
 
+def find_distribution(name: str, listed: Sequence[Listed]) -> Listed | None:
+    """Return the first plugin of a distribution."""
+    key = normalize_name(name)
+    return next((each for each in listed if normalize_name(each.plugin.distribution) == key), None)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of an index."""
     schema = msgspec.json.schema(PluginIndex)

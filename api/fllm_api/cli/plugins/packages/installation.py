@@ -110,10 +110,13 @@ class Installation:
         click.echo(f"Fetching {len(requirements)} ...", err=True)
         directory = place.scratch / "stage"
         place.installer.stage(requirements, wanted, directory)
-        self._check_digests(place, wanted, requirements)
-        return read_stage(directory, place.environment)
+        staged = read_stage(directory, place.environment)
+        self._check_digests(place, wanted, requirements, {each.key: each.version for each in staged})
+        return staged
 
-    def _check_digests(self, place: Workplace, wanted: Wanted, requirements: Sequence[str]) -> None:
+    def _check_digests(
+        self, place: Workplace, wanted: Wanted, requirements: Sequence[str], versions: Mapping[str, str]
+    ) -> None:
         """Fetch again, with hashes, what an index has digests of. Raise `PluginError` if they differ."""
         known = {
             normalize_name(each.listed.plugin.distribution): each.listed.plugin.digests
@@ -122,8 +125,8 @@ class Installation:
         }
         lines = []
         for each in requirements:
-            name, _, version = each.partition("==")
-            if files := known.get(normalize_name(name), {}).get(version):
+            name = requirement_name(each)
+            if files := known.get(name, {}).get(versions.get(name, "")):
                 lines.append(" ".join([each, *(f"--hash={digest}" for digest in sorted(files.values()))]))
         if lines:
             file = place.scratch / "hashes.txt"

@@ -12,7 +12,7 @@ from msgspec import Struct
 from fllm.errors import ConfigError, PluginError
 from fllm.plugins.discovery import SERVER, normalize_name
 from fllm.plugins.hooks import API_VERSION
-from fllm_api.cli.plugins.packages.index import Listed, find_in_indexes
+from fllm_api.cli.plugins.packages.index import Listed, find_distribution, find_in_indexes
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)(?P<rest>\s*(?:\[.*\])?\s*(?:[=<>!~].*)?)")
 _ARCHIVES = (".whl", ".tar.gz", ".zip")
@@ -26,7 +26,7 @@ class InstallTarget(Struct, frozen=True):
     name: str | None = None
     """Normalized name of the distribution; ``None`` for a path or URL, whose name is not known yet."""
     listed: Listed | None = None
-    """The plugin in an index, if the argument is its name."""
+    """The plugin in an index, if the argument is its name or that of its distribution."""
 
 
 def resolve_target(text: str, listed: Sequence[Listed]) -> InstallTarget:
@@ -46,7 +46,8 @@ def resolve_target(text: str, listed: Sequence[Listed]) -> InstallTarget:
     if normalize_name(distribution) == SERVER:
         raise PluginError(f"{text!r} is built in: it is a part of {SERVER}")
     if found is None:
-        return InstallTarget(text.strip(), normalize_name(distribution))
+        named = find_distribution(distribution, listed)
+        return InstallTarget(text.strip(), normalize_name(distribution), named)
     needed = found.plugin.requires.FLLM_API_VERSION
     if needed > API_VERSION:
         raise PluginError(

@@ -14,7 +14,7 @@ from fllm_api.cli.options import CONTEXT_SETTINGS
 from fllm_api.cli.plugin_lock.distribution_files import direct_url
 from fllm_api.cli.plugins.packages.change import printable
 from fllm_api.cli.plugins.packages.environment import distribution_of_plugin, third_party_distributions
-from fllm_api.cli.plugins.packages.index import Listed, read_indexes
+from fllm_api.cli.plugins.packages.index import Listed, find_distribution, read_indexes
 from fllm_api.cli.plugins.packages.installation import Installation
 from fllm_api.cli.plugins.packages.options import INSTALL_OPTIONS
 from fllm_api.cli.plugins.packages.targets import InstallTarget
@@ -67,6 +67,4 @@ def _all() -> Iterator[Distribution]:
 
 
 def _target(name: str, listed: Sequence[Listed]) -> InstallTarget:
-    key = normalize_name(name)
-    indexed = (each for each in listed if normalize_name(each.plugin.distribution) == key)
-    return InstallTarget(name, key, next(indexed, None))
+    return InstallTarget(name, normalize_name(name), find_distribution(name, listed))

@@ -84,3 +84,10 @@ def test_a_plugin_that_needs_a_newer_server_is_refused() -> None:
 def test_the_name_of_a_requirement_is_normalized() -> None:
     assert requirement_name("Acme_Parsers==1.0") == "acme-parsers"
     assert requirement_name("acme.x @ file:///p") == "acme-x"
+
+
+def test_the_digests_of_an_index_hold_for_the_name_of_the_distribution_too() -> None:
+    found = listed(digests={"1.0": {"acme_parsers-1.0.whl": f"sha256:{'0' * 64}"}})
+    for text in ("acme==1.0", "Acme_Parsers==1.0"):
+        assert resolve_target(text, found).listed == found[0]
+    assert resolve_target("other", found).listed is None
