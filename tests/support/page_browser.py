@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Route, expect, sync_playwright
 
 import fllm_page.plugin
 from fllm.testing import ScriptedServer
@@ -104,9 +104,19 @@ class Watch:
         self.expected = list(expected)
         """Parts of messages that a test expects, such as "status of 401"."""
         self._origin = urlsplit(url).netloc
+        self._page = page
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("pageerror", self._on_error)
         page.on("request", self._on_request)
+
+    def end(self) -> None:
+        """Watch no more."""
+        self._page.remove_listener("console", self._on_console)
+        self._page.remove_listener("pageerror", self._on_error)
+        self._page.remove_listener("request", self._on_request)
+
+    def _on_error(self, error: Error) -> None:
+        self.problems.append(f"error: {error}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if not any(part in message.text for part in self.expected):
@@ -118,18 +128,50 @@ class Watch:
             self.problems.append(f"request to {request.url}")
 
 
+VIEWPORT = {"width": 1280, "height": 800}
+
+
+@contextmanager
+def window(browser: Browser, **context: Any) -> Iterator[Page]:
+    """Yield a new browser context's window, which `visited` opens the page in."""
+    with browser.new_context(**{"viewport": VIEWPORT, **context}) as session:
+        session.set_default_timeout(TIMEOUT)
+        yield session.new_page()
+
+
+@contextmanager
+def visited(page: Page, url: str, *expected: str) -> Iterator[Watch]:
+    """Open the page in a window, and yield its watch, which must see only what is ``expected``.
+
+    At the end, the window is empty, and what the page has stored is deleted: many tests can share a window.
+    """
+    watch = Watch(page, url, expected)
+    page.route(lambda address: urlsplit(address).netloc != urlsplit(url).netloc, _refuse)
+    page.goto(url)
+    page.locator("[role=tablist]").wait_for()
+    try:
+        yield watch
+        assert not watch.problems, "\n".join(watch.problems)
+    finally:
+        watch.end()
+        _forget(page, url)
+
+
+def _forget(page: Page, url: str) -> None:
+    page.evaluate("() => sessionStorage.clear()")
+    page.unroute_all(behavior="ignoreErrors")
+    page.goto("about:blank")
+    page.context.clear_permissions()
+    session = page.context.new_cdp_session(page)
+    session.send("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"})
+    session.detach()
+
+
 @contextmanager
 def opened(browser: Browser, url: str, *expected: str, **context: Any) -> Iterator[tuple[Page, Watch]]:
-    """Yield the page in a new browser context, and its watch, which must see only what is ``expected``."""
-    with browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context}) as session:
-        session.set_default_timeout(TIMEOUT)
-        page = session.new_page()
-        watch = Watch(page, url, expected)
-        page.route(lambda address: urlsplit(address).netloc != urlsplit(url).netloc, _refuse)
-        page.goto(url)
-        page.locator("[role=tablist]").wait_for()
+    """Yield the page in a window of its own, and its watch, which must see only what is ``expected``."""
+    with window(browser, **context) as page, visited(page, url, *expected) as watch:
         yield page, watch
-        assert not watch.problems, "\n".join(watch.problems)
 
 
 def _refuse(route: Route) -> None:

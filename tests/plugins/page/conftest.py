@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
-from support.page_browser import PageServer, Watch, chromium, opened, page_server
+from support.page_browser import PageServer, Watch, chromium, page_server, visited, window
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,18 @@ def server() -> Iterator[PageServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared(browser: Browser) -> Iterator[Page]:
+    """Open a window, which the tests of a file share."""
+    with window(browser) as page:
+        yield page
+
+
 @pytest.fixture
-def watched(browser: Browser, server: PageServer) -> Iterator[tuple[Page, Watch]]:
+def watched(shared: Page, server: PageServer) -> Iterator[tuple[Page, Watch]]:
     """Open the page. At the end, no error and no request to another origin may have been seen."""
-    with opened(browser, server.url) as found:
-        yield found
+    with visited(shared, server.url) as watch:
+        yield shared, watch
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_options_are_in_the_request_and_empty_ones_are_not(page: Page, server: P
         "seed": 42,
         "max_tokens": 33,
         "stop": ["END", "\n\n"],
-        "inspect": False,
+        "inspect": True,
         "stream": True,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
     }
@@ -140,7 +140,11 @@ def test_options_are_in_the_request_and_empty_ones_are_not(page: Page, server: P
     expect(page.get_by_label("Temperature")).to_have_value("0.3")
 
 
-def test_a_json_schema_is_sent_and_a_wrong_one_is_not(page: Page, server: PageServer) -> None:
+def test_a_json_schema_is_sent_and_a_wrong_one_is_not(
+    watched: tuple[Page, Watch], server: PageServer
+) -> None:
+    page, watch = watched
+    watch.expected.append("status of 400")  # the scripted engine has no grammar
     page.get_by_role("button", name="Options").click()
     box = page.get_by_label("JSON schema")
     box.fill('{"type": ')
@@ -208,6 +212,8 @@ def test_images_of_a_file_and_of_the_clipboard_are_sent(page: Page, server: Page
 def copied(page: Page, server: PageServer) -> dict[str, str]:
     """Return what "Copy as curl" and "Copy as Python" give for an answer."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    # Tokens to look inside are for the page only.
+    page.evaluate("() => void (fllm.settings.inspect.value = false)")
     server.script("first")
     ask(page, "It's “1”")
     answered(page, "first")

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, expect
 from support.fault_server import wait_until
-from support.page_browser import PageServer
+from support.page_browser import PageServer, window
 from support.page_steps import answered, ask, import_file
 
 WATCH_CHANGES = """() => {
@@ -163,21 +164,103 @@ def test_only_the_end_of_a_growing_answer_is_rendered(page: Page) -> None:
     assert counts["calls"] < 20 * counts["length"]
 
 
-def test_a_browser_that_keeps_nothing_is_told_and_the_chat_works(page: Page, server: PageServer) -> None:
-    page.add_init_script(
-        """for (const name of ["indexedDB", "localStorage", "sessionStorage"]) {
-            Object.defineProperty(window, name, {
-                get() { throw new DOMException("forbidden", "SecurityError") }});
-        }"""
-    )
+NO_STORAGE = """for (const name of ["indexedDB", "localStorage", "sessionStorage"]) {
+    Object.defineProperty(window, name, {get() { throw new DOMException("forbidden", "SecurityError") }});
+}"""
+SILENT_STORAGE = "IDBFactory.prototype.open = () => ({})"
+
+
+@pytest.mark.parametrize("script", [NO_STORAGE, SILENT_STORAGE], ids=["forbidden", "silent"])
+def test_a_browser_that_keeps_nothing_is_told_and_the_chat_works(
+    browser: Browser, server: PageServer, script: str
+) -> None:
+    with window(browser) as page:
+        page.add_init_script(script)
+        page.goto(server.url)
+        expect(page.locator(".sidebar")).to_contain_text("This browser keeps nothing")
+        server.script("fine")
+        ask(page, "Hi")
+        answered(page, "fine")
+        page.keyboard.press("Alt+n")
+        page.get_by_role("button", name="Hi", exact=True).click()
+        answered(page, "fine")
+
+
+def test_two_tabs_of_one_conversation_keep_the_messages_of_both(page: Page, server: PageServer) -> None:
+    server.script("one")
+    ask(page, "First")
+    answered(page, "one")
+    other = page.context.new_page()
+    other.goto(page.url)
+    answered(other, "one")
+    server.script("two")
+    ask(page, "Second")
+    answered(page, "two")
+    # The other tab shows it, and goes on from there.
+    answered(other, "two")
+    server.script("three")
+    ask(other, "Third")
+    answered(other, "three")
+    assert server.last_prompt() == "<user>First<assistant>one<user>Second<assistant>two<user>Third<assistant>"
+    answered(page, "three")
+    other.close()
     page.reload()
-    expect(page.locator(".sidebar")).to_contain_text("This browser keeps nothing")
-    server.script("fine")
-    ask(page, "Hi")
-    answered(page, "fine")
-    page.keyboard.press("Alt+n")
-    page.get_by_role("button", name="Hi", exact=True).click()
-    answered(page, "fine")
+    expect(page.locator(".message")).to_have_count(6)
+
+
+def test_messages_in_the_form_of_the_api_are_imported_with_their_parts(page: Page) -> None:
+    url = "data:image/png;base64,iVBORw0KGgo="
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "See"}]
+    import_file(
+        page,
+        {
+            "messages": [
+                {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+                {"role": "user", "content": parts},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": "a cat"},
+            ]
+        },
+    )
+    expect(page.locator(".user .plain")).to_have_text("See")
+    expect(page.locator(".user img")).to_have_attribute("src", url)
+    expect(page.locator(".tool .bubble")).to_contain_text("look")
+    messages = page.evaluate(
+        """() => fllm.conversation.path(fllm.runs.current.value).map(fllm.request.message)"""
+    )
+    assert messages == [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "a cat"},
+    ]
+    assert page.evaluate("fllm.runs.current.value.options.system") == "Be brief."
+
+
+HOSTILE = {
+    "title": {"a": 1},
+    "options": {"__proto__": {"polluted": 1}, "system": "y", "stop": 5},
+    "nodes": {
+        "__proto__": {"role": "user", "text": "first", "parent": ""},
+        "constructor": {"role": "assistant", "text": "<img src=x>", "parent": "__proto__", "request": 5},
+        "loop": {"role": "user", "text": "never", "parent": "loop"},
+        "wrong": 7,
+    },
+    "chosen": {"": "__proto__", "__proto__": "constructor", "toString": "loop"},
+    "updated": 1e300,
+}
+
+
+def test_hostile_files_import_what_they_hold_and_change_nothing_else(page: Page) -> None:
+    import_file(page, {"conversations": [None, 1, {"nodes": 5}, {"messages": "x"}, HOSTILE]})
+    expect(page.locator(".message .bubble")).to_have_text(["first", "<img src=x>"])
+    assert page.evaluate("[({}).polluted ?? null, Object.keys(Object.prototype).length]") == [None, 0]
+    import_file(page, None)
+    expect(page.locator(".sidebar [role=status]")).to_contain_text("holds no conversation")
+    # In time that grows with the size of the file, not with its square.
+    messages = [{"role": "user", "content": "x"}] * 20_000
+    read = "text => Object.keys(fllm.conversation.fromFile(text)[0].nodes).length"
+    assert page.evaluate(read, json.dumps({"messages": messages})) == 20_000
 
 
 def test_a_conversation_that_is_deleted_amid_its_answer_stays_deleted(page: Page, server: PageServer) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from playwright.sync_api import Page, expect
-from support.page_browser import PageServer, page_server
-from support.page_steps import answered, ask
+from support.page_browser import PageServer, Watch, page_server
+from support.page_steps import answered, ask, body_of
 
+from fllm import EngineOutput, GenerateRequest, RequestError
+from fllm.testing.scripted_engine import ScriptedEngine
 from fllm_api.cli.plugins.parse import parse
 
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
@@ -171,6 +173,30 @@ def test_one_looks_inside_of_an_answer_of_the_chat(page: Page, server: PageServe
     # What was not recorded is asked again.
     assert len(server.engine.requests) == (1 if recorded else 2)
     expect(page.get_by_text("was sent again")).to_have_count(0 if recorded else 1)
+
+
+def test_an_engine_without_log_probabilities_answers_without_them(
+    watched: tuple[Page, Watch], server: PageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, watch = watched
+    watch.expected.append("status of 400")
+    generate = ScriptedEngine.generate
+
+    async def without(engine: ScriptedEngine, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        if request.sampling.logprobs is not None:
+            raise RequestError("no log-probabilities here", param="logprobs")
+        async for output in generate(engine, request):
+            yield output
+
+    monkeypatch.setattr(ScriptedEngine, "generate", without)
+    server.script("<think></think>", "Hello")
+    with page.expect_request("**/page/chat") as first:
+        ask(page, "Hi")
+    answered(page, "Hello")
+    assert first.value.post_data_json["inspect"]
+    # It is tried once for each model.
+    assert not body_of(page, "Again").get("inspect")
+    answered(page, "Hello")
 
 
 def test_an_error_of_the_server_is_shown(page: Page, server: PageServer) -> None:

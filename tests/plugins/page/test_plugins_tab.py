@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
-from support.page_browser import PageServer, opened
+from playwright.sync_api import Page, expect
+from support.page_browser import PageServer, visited
 
 import fllm
 import fllm_page.plugin
@@ -39,10 +39,10 @@ def panels() -> Iterator[PageServer]:
 
 
 @pytest.fixture
-def page(browser: Browser, panels: PageServer) -> Iterator[Page]:
+def page(shared: Page, panels: PageServer) -> Iterator[Page]:
     """Open the page."""
-    with opened(browser, panels.url) as (page, _):
-        yield page
+    with visited(shared, panels.url):
+        yield shared
 
 
 def test_a_panel_is_a_tab_with_the_servers_data(page: Page) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
-from support.page_browser import opened
+from playwright.sync_api import Locator, Page, expect
+from support.page_browser import TIMEOUT, visited
 
 from fllm.model import locate
 from fllm.testing import Server, serving
@@ -32,14 +32,13 @@ def models() -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(browser: Browser, models: Server) -> Iterator[Page]:
+def page(shared: Page, models: Server) -> Iterator[Page]:
     """Open the page."""
-    with opened(browser, f"{models.url}/") as (page, watch):
-        watch.expected.append("status of 401")  # a wrong admin key
-        page.set_default_timeout(60_000)
+    with visited(shared, f"{models.url}/", "status of 401"):  # a wrong admin key
+        shared.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
-        yield page
-        expect.set_options(timeout=5_000)
+        yield shared
+        expect.set_options(timeout=TIMEOUT)
 
 
 def look_inside(page: Page, text: str, **body: Any) -> dict[str, Any]:

@@ -31,19 +31,29 @@
     return new ApiError(String(message ?? `The server answered with status ${status}.`), { ...error, status });
   }
 
+  // What a header can hold. The browser throws at other characters, or sends what no server expects.
+  const POSSIBLE_KEY = /^[!-~]*$/;
+
+  /** Send a request with a key. Return the response. */
+  async function send(path, init, key) {
+    if (!POSSIBLE_KEY.test(key)) {
+      return Response.json({ error: { message: "A key has letters, digits and signs of ASCII only." } }, { status: 401 });
+    }
+    const headers = new Headers(init.headers);
+    if (key) headers.set("authorization", `Bearer ${key}`);
+    try {
+      return await fetch(path, { ...init, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError("The server does not answer. Does it run?");
+    }
+  }
+
   /** Send a request with the key. Ask for a key if the server wants one. Throw ApiError if it fails. */
   async function request(path, init = {}) {
     for (;;) {
-      const headers = new Headers(init.headers);
       const key = init.key ?? settings.key.value;
-      if (key) headers.set("authorization", `Bearer ${key}`);
-      let response;
-      try {
-        response = await fetch(path, { ...init, headers });
-      } catch (error) {
-        if (error.name === "AbortError") throw error;
-        throw new ApiError("The server does not answer. Does it run?");
-      }
+      const response = await send(path, init, key);
       if (response.ok) return response;
       const error = errorFrom(await response.json().catch(() => null), response.status);
       const wanted = response.status === 401 && init.key === undefined;
@@ -94,7 +104,7 @@
   /** Yield the events of a body in the form of WHATWG's "Server-sent events": {event, data}, both strings. */
   async function* events(body) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let [rest, last] = ["", ""];
     try {
       for (;;) {
         const { done, value } = await reader.read().catch((error) => {
@@ -102,7 +112,13 @@
           throw cut("The connection to the server broke.");
         });
         if (done) return;
-        const blocks = (rest + value.replaceAll("\r", "")).split("\n\n");
+        const text = value.replaceAll("\r", "");
+        // An event of megabytes comes in many parts: what came before is not searched again with each.
+        const isEnd = (last + text).includes("\n\n");
+        rest += text;
+        last = text.at(-1) ?? last;
+        if (!isEnd) continue;
+        const blocks = rest.split("\n\n");
         rest = blocks.pop();
         for (const block of blocks) {
           const found = parse(block);

@@ -56,7 +56,7 @@
   function Welcome() {
     const name = fllm.modelOf(runs.current.value.options);
     return html`<div class="welcome"><p class="welcome-title">What would you like to ask${name ? html` <b>${name}</b>` : ""}?</p>
-      <p class="note">Conversations stay in this browser. Press <kbd>?</kbd> for the keyboard.</p>
+      <p class="note">Conversations stay in this browser. Outside of the message box, <kbd>?</kbd> lists the keys.</p>
       ${fllm.unreachable.value && html`<p class="error" role="alert">${fllm.unreachable.value.message}
         <button type="button" class="button small" onClick=${fllm.loadServer}>Retry</button></p>`}</div>`;
   }

@@ -1,7 +1,7 @@
 /** The box in which the user writes, with images where the model takes them. */
 (() => {
   "use strict";
-  const { html, icon, signal, runs, conversation: tree, attempt, capabilitiesOf, useRef, useLayoutEffect } = fllm;
+  const { html, icon, signal, runs, conversation: tree, attempt, capabilitiesOf, useEffect, useRef, useLayoutEffect } = fllm;
   const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
   const MAX_IMAGE_BYTES = 20 * 2 ** 20;
 
@@ -85,6 +85,11 @@
     const { text, images } = draft();
     const busy = runs.running.value.has(runs.current.value.id);
     const takesImages = capabilitiesOf(runs.current.value.options)?.images !== false;
+    useEffect(() => {
+      // On a touch screen the keyboard would cover the page.
+      const isFree = document.activeElement === document.body;
+      if (isFree && matchMedia("(hover: hover) and (pointer: fine)").matches) area.current.focus({ preventScroll: true });
+    }, []);
     useLayoutEffect(() => {
       area.current.style.height = "auto";
       area.current.style.height = `${area.current.scrollHeight}px`;

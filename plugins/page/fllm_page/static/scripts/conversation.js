@@ -57,8 +57,8 @@
   /** Return the messages before a message, from the first. */
   function before(conversation, node) {
     const found = [];
-    for (let id = node.parent; id; id = conversation.nodes[id].parent) found.unshift(conversation.nodes[id]);
-    return found;
+    for (let id = node.parent; id; id = conversation.nodes[id].parent) found.push(conversation.nodes[id]);
+    return found.reverse();
   }
 
   /** Return, for each parent, its messages in order of creation. */
@@ -72,65 +72,89 @@
   }
 
   const text = (value) => (typeof value === "string" ? value : "");
-  const time = (value) => (Number.isFinite(value) ? value : Date.now());
+  const time = (value) => (Number.isFinite(value) ? Math.min(value, Date.now()) : Date.now());
   const object = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
   const array = (value) => (Array.isArray(value) ? value : []);
+
+  /** Return the text of a message's content: a string, or parts in the form of the API. */
+  function textOf(content) {
+    return Array.isArray(content) ? content.map((part) => text(object(part).text)).join("") : text(content);
+  }
+
+  function imagesOf(content) {
+    return array(content).map((part) => object(object(part).image_url).url);
+  }
+
+  /** Return a tool call of ours, or of the API. */
+  function cleanCall(found) {
+    const call = object(found);
+    const named = call.function ? object(call.function) : call;
+    return { id: text(call.id), name: text(named.name), arguments: text(named.arguments) };
+  }
 
   /** Return a message of a file with nothing in it but what we know, or null. */
   function cleanNode(found) {
     const node = object(found);
     if (!ROLES.includes(node.role)) return null;
-    const calls = array(node.calls).map(object);
+    const images = array(node.images ?? imagesOf(node.content));
+    const request = node.request && { ...object(node.request), system: text(node.request.system) };
     return {
       role: node.role,
-      text: text(node.text ?? node.content),
+      text: textOf(node.text ?? node.content),
       created: time(node.created),
       reasoning: text(node.reasoning ?? node.reasoning_content),
-      images: array(node.images).filter((url) => /^data:image\/(png|jpeg|webp|gif);base64,[\w+/=]+$/.test(url)),
-      calls: calls.map((call) => ({ id: text(call.id), name: text(call.name), arguments: text(call.arguments) })),
+      images: images.filter((url) => /^data:image\/(png|jpeg|webp|gif);base64,[\w+/=]+$/.test(url)),
+      calls: array(node.calls ?? node.tool_calls).map(cleanCall),
       call: text(node.call ?? node.tool_call_id),
       name: text(node.name),
       model: text(node.model),
       error: node.error ? { message: text(node.error.message) } : null,
       finish: text(node.finish),
+      ...(request ? { request, usage: object(node.usage), timings: object(node.timings) } : {}),
     };
+  }
+
+  /** Return the messages of a file as [old id, old parent's id, message], in order of creation. */
+  function messagesOf(source) {
+    if (source.messages) {
+      const found = array(source.messages).map(cleanNode).filter(Boolean);
+      return found.map((node, at) => [String(at), at ? String(at - 1) : "", node]);
+    }
+    const found = Object.entries(object(source.nodes)).map(([id, node]) => [id, object(node).parent, cleanNode(node)]);
+    return found.filter(([id, , node]) => id && node).sort(([, , a], [, , b]) => a.created - b.created);
   }
 
   /** Return a conversation of a file, with new ids, or null. `{messages}` in the form of the API is one as well. */
   function clean(found) {
     const source = object(found);
-    const named = Object.entries(object(source.nodes)).map(([id, node]) => [id, { ...object(node), id }]);
-    const given = Object.fromEntries(named);
-    let made = { ...create(), title: text(source.title), created: time(source.created) };
-    made.options = cleanOptions(source.options);
-    if (source.messages) {
-      let parent = "";
-      for (const message of array(source.messages)) {
-        const node = cleanNode(message);
-        if (message?.role === "system") made.options.system = text(message.content);
-        if (node) [made, { id: parent }] = add(made, { ...node, parent });
-      }
-      return parent ? made : null;
+    const made = { ...create(cleanOptions(source.options)), title: text(source.title), created: time(source.created) };
+    const system = array(source.messages).find((each) => each?.role === "system");
+    if (system) made.options.system = textOf(system.content);
+    const children = new Map();
+    for (const each of messagesOf(source)) {
+      const parent = each[1];
+      if (!children.has(parent)) children.set(parent, []);
+      children.get(parent).push(each);
     }
     // From the first messages on, so that a loop or a message without a parent is left out.
-    const waiting = [["", ""]];
-    const children = branches({ nodes: given });
-    for (const [old, parent] of waiting) {
-      for (const each of children.get(old) ?? []) {
-        const node = cleanNode(each);
-        if (!node || !each.id) continue;
-        let added;
-        [made, added] = add(made, { ...node, parent });
-        waiting.push([each.id, added.id]);
+    const ids = new Map([["", ""]]);
+    const tools = new Map(); // names by id of the call
+    for (const [old, parent] of ids) {
+      for (const [child, , node] of children.get(old) ?? []) {
+        const id = newId();
+        ids.set(child, id);
+        for (const call of node.calls) tools.set(call.id, call.name);
+        const name = node.name || (node.role === "tool" && tools.get(node.call)) || "";
+        made.nodes[id] = { ...node, id, parent, name };
+        made.chosen[parent] = id;
+        if (node.role === "user") made.title ||= titleFrom(node.text);
       }
     }
-    const chosen = new Map(waiting);
     for (const [parent, id] of Object.entries(object(source.chosen))) {
-      if (chosen.has(parent) && made.nodes[chosen.get(id)]?.parent === chosen.get(parent)) {
-        made.chosen = { ...made.chosen, [chosen.get(parent)]: chosen.get(id) };
-      }
+      const at = ids.get(parent);
+      if (at !== undefined && made.nodes[ids.get(id)]?.parent === at) made.chosen[at] = ids.get(id);
     }
-    return waiting.length > 1 ? { ...made, updated: time(source.updated) } : null;
+    return ids.size > 1 ? { ...made, updated: time(source.updated) } : null;
   }
 
   /** Return options of a file: texts and switches, as the form keeps them. */
@@ -140,7 +164,7 @@
 
   /** Return the conversations of a file of ours. Throw if it holds none. */
   function fromFile(content) {
-    const read = JSON.parse(content);
+    const read = JSON.parse(content) ?? {};
     const found = array(read.conversations ?? (Array.isArray(read) ? read : [read])).map(clean).filter(Boolean);
     if (!found.length) throw new Error("The file holds no conversation.");
     return found;

@@ -1,12 +1,13 @@
 /** Answers that are generated at the moment: at most one per conversation, and each goes on while others are shown. */
 (() => {
   "use strict";
-  const { signal, api, store, settings, perFrame, announce, conversation: tree, request: requests } = fllm;
+  const { signal, effect, api, store, settings, perFrame, announce, conversation: tree, request: requests } = fllm;
   const SAVE_EVERY = 2000; // milliseconds
   const ANNOUNCED_LENGTH = 1500;
+  const MAX_TRACES = 50;
 
-  /** What an answer shows whose page was closed before its end. */
-  const INTERRUPTED = { error: { message: "The page was closed before the answer ended.", status: 0, cut: true } };
+  /** What an answer shows whose page was closed before its end; and, until its end, what another tab shows. */
+  const INTERRUPTED = { error: { message: "This answer is not complete: its page was closed, or still receives it.", status: 0, cut: true } };
 
   /** The conversation that is shown. */
   const current = signal(tree.create());
@@ -44,6 +45,10 @@
       yield each;
     }
   }
+
+  /** Models whose engine reports no log-probabilities. */
+  const unable = new Set();
+  const LOGPROBS = /log-?prob/i;
 
   /** Keep a conversation, and show it if it is the one that is shown. */
   function keep(conversation) {
@@ -86,12 +91,8 @@
     const saved = keep(conversation);
     const changed = perFrame(() => version.value++);
     let last = Date.now();
-    const inspect = settings.inspect.value;
-    const trace = inspect ? fllm.trace.createTrace(body) : null;
-    if (trace) fllm.inspections.set(node.id, trace);
     try {
-      for await (const each of ask({ ...body, inspect }, answer, { signal: controller.signal })) {
-        if (trace) fllm.trace.record(trace, each.event, each.data);
+      for await (const _ of askInspected(body, node.id, answer, { signal: controller.signal })) {
         changed();
         if (Date.now() - last < SAVE_EVERY) continue;
         last = Date.now();
@@ -111,6 +112,32 @@
     announce(spoken(answer));
   }
 
+  /**
+   * Ask for an answer, with its tokens if the user wants them recorded. An engine without log-probabilities refuses
+   * that, and so does a server for which the response would be too large: the request is sent again without them.
+   */
+  async function* askInspected(body, id, answer, init) {
+    fllm.inspections.delete(id);
+    if (settings.inspect.value && !unable.has(body.model)) {
+      try {
+        const trace = fllm.trace.createTrace(body);
+        fllm.inspections.set(id, trace);
+        if (fllm.inspections.size > MAX_TRACES) fllm.inspections.delete(fllm.inspections.keys().next().value);
+        for await (const each of ask({ ...body, inspect: true }, answer, init)) {
+          fllm.trace.record(trace, each.event, each.data);
+          yield each;
+        }
+        return;
+      } catch (error) {
+        const isUnable = LOGPROBS.test(`${error.param} ${error.message}`);
+        if (!isUnable && error.status !== 400) throw error;
+        if (isUnable) unable.add(body.model);
+        fllm.inspections.delete(id);
+      }
+    }
+    yield* ask(body, answer, init);
+  }
+
   /** Change the latest state of a conversation, unless it was deleted meanwhile, and keep it. */
   async function save(id, change) {
     const conversation = await latest(id);
@@ -124,6 +151,20 @@
     const calls = answer.calls.map((each) => `Tool call: ${each.name}. `).join("");
     return calls + answer.text.slice(0, ANNOUNCED_LENGTH);
   }
+
+  /** Show what another tab has added to the conversation that is shown here. */
+  async function followOthers() {
+    const { id } = current.peek();
+    if (!store.changed.value.includes(id)) return;
+    const stored = await store.get(id);
+    const mine = current.peek();
+    if (!stored || mine.id !== id) return;
+    const node = mine.nodes[running.peek().get(id)?.node];
+    const nodes = { ...mine.nodes, ...stored.nodes, ...(node ? { [node.id]: node } : {}) };
+    current.value = { ...store.merged(stored, { ...mine, nodes }), title: stored.title };
+  }
+
+  effect(() => void followOthers());
 
   /** Return the request for an answer to these messages, with the options of the conversation that is shown. */
   settings.body = (messages) => {

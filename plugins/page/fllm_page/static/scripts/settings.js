@@ -48,7 +48,7 @@
     rememberKey: persist("remember-key", false),
     key: signal(""),
     /** Whether requests ask for tokens, probabilities and the prompt ("look inside"). */
-    inspect: persist("inspect", false),
+    inspect: persist("record-tokens", true),
   };
 
   const [session, local] = [storage("sessionStorage"), storage("localStorage")];

@@ -45,7 +45,7 @@
     for (const file of files) {
       try {
         const found = tree.fromFile(await file.text());
-        for (const each of found) await store.put(each);
+        await store.put(...found);
         note.value = `${found.length} imported`;
         await open(found[0].id);
       } catch (error) {

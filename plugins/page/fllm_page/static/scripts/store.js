@@ -5,6 +5,7 @@
   const memory = new Map();
   // An answer may end after its conversation was deleted.
   const removed = new Set();
+  const OPENS_WITHIN = 3000; // milliseconds; some browsers never answer
   let opened = null;
 
   /** Return the database, or null where the browser gives none. */
@@ -18,6 +19,7 @@
         };
         request.onsuccess = () => resolve(request.result);
         request.onerror = request.onblocked = () => resolve(null);
+        setTimeout(resolve, OPENS_WITHIN, null);
       } catch {
         resolve(null);
       }
@@ -67,23 +69,32 @@
     return [...new Map(found.map((each) => [each.id, each])).values()].sort((a, b) => b.updated - a.updated);
   }
 
-  /** Keep a conversation in its present state. */
-  async function put(conversation) {
-    if (removed.has(conversation.id)) return;
-    heads.value = newest([...heads.value, head(conversation)]);
+  /** Keep conversations in their present state, together with messages that another tab has added. */
+  async function put(...given) {
+    const conversations = given.filter((each) => !removed.has(each.id));
+    heads.value = newest([...heads.value, ...conversations.map(head)]);
     try {
       if (await database()) {
-        await transaction("readwrite", (heads, conversations) => {
-          heads.put(head(conversation));
-          conversations.put(conversation);
+        await transaction("readwrite", (heads, kept) => {
+          for (const each of conversations) {
+            heads.put(head(each));
+            kept.get(each.id).onsuccess = ({ target }) => kept.put(merged(target.result, each));
+          }
         });
-        memory.delete(conversation.id);
+        for (const { id } of conversations) memory.delete(id);
+        tell({ heads: conversations.map(head) });
         return;
       }
     } catch {
       lasting.value = false;
     }
-    memory.set(conversation.id, conversation);
+    for (const each of conversations) memory.set(each.id, each);
+  }
+
+  /** Return a later state of a conversation, with the messages that only the earlier one has. Messages are never deleted. */
+  function merged(earlier, later) {
+    const { nodes, chosen } = earlier ?? {};
+    return { ...later, nodes: { ...nodes, ...later.nodes }, chosen: { ...chosen, ...later.chosen } };
   }
 
   /** Delete a conversation. */
@@ -95,6 +106,7 @@
       heads.delete(id);
       conversations.delete(id);
     });
+    tell({ removed: id });
   }
 
   /** Return all conversations. */
@@ -103,5 +115,22 @@
     return [...new Map([...stored, ...memory.values()].map((each) => [each.id, each])).values()];
   }
 
-  fllm.store = { heads, lasting, load, get, put, remove, all };
+  const others = globalThis.BroadcastChannel ? new BroadcastChannel("fllm") : null;
+  /** Ids of conversations that another tab of this browser has kept just now. */
+  const changed = signal([]);
+
+  /** Tell the other tabs what was kept or deleted. */
+  function tell(news) {
+    others?.postMessage(news);
+  }
+
+  others?.addEventListener("message", ({ data }) => {
+    if (data.removed) heads.value = heads.value.filter((each) => each.id !== data.removed);
+    if (!data.heads) return;
+    for (const { id } of data.heads) removed.delete(id);
+    heads.value = newest([...heads.value, ...data.heads]);
+    changed.value = data.heads.map((each) => each.id);
+  });
+
+  fllm.store = { heads, lasting, changed, load, get, put, merged, remove, all };
 })();
