@@ -121,6 +121,11 @@ class AdmissionSlot:
         self._reserved = 0
         """Those of them that were charged when capacity was reserved last."""
 
+    @property
+    def max_sequences(self) -> int:
+        """Maximum number of sequences that the client of the request may ever have in flight."""
+        return sys.maxsize if self._usage is None else self._usage.max_sequences
+
     def charge(self, tokens: int) -> None:
         """Charge the client for prompt tokens that have been read, whether or not the request is accepted."""
         self._charged += tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -74,6 +75,11 @@ class ClientUsage:
                 self._bucket.seconds_until(needed),
                 self.headers(),
             )
+
+    @property
+    def max_sequences(self) -> int:
+        """Maximum number of sequences in flight that the client may ever have."""
+        return self._limits.concurrency or sys.maxsize
 
     def charge_prompt(self, prompt_tokens: int) -> None:
         """Charge the tokens of a prompt. Generated tokens are charged automatically."""

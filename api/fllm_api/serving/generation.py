@@ -19,6 +19,7 @@ from fllm_api.encoding.encoder import new_id
 from fllm_api.intake.chat import PreparedChat
 from fllm_api.intake.completions import PreparedCompletion
 from fllm_api.intake.prefix_cache import separate_clients
+from fllm_api.intake.sampling import check_sequences
 from fllm_api.request_context import RequestContext
 
 
@@ -68,11 +69,14 @@ class ServedGeneration:
     def outputs(self, *, streamed: bool = False) -> AsyncGenerator[list[SequenceOutput]]:
         """Reserve capacity and return the outputs, which are generated as they are read.
 
-        Raise the errors of `AdmissionSlot.reserve`.
+        Raise the errors of `AdmissionSlot.reserve`, and `RequestError` if the client may never have so many
+        sequences.
         """
         context, request = self._context, self.request
         if not hasattr(context, "slot"):
             raise RuntimeError("a route that generates needs opt=fllm.USES_ENGINE")
+        most = context.slot.max_sequences
+        check_sequences(len(request.prompts), request.n, request.best_of, request.beam, most)
         context.slot.reserve(request.num_sequences, self.prompt_tokens)
         request = replace(request, client=context.client, priority=request.priority + context.priority)
         context.tracker.submit(

@@ -114,6 +114,22 @@ def test_requests_are_limited_by_client():
     with_client(stalled(limits=RateLimits(concurrency=1)), test)
 
 
+@pytest.mark.parametrize("body", [{"n": 3}, {"prompt": ["a", "b", "c"]}])
+def test_what_exceeds_a_limit_of_the_client_alone_is_invalid(body: dict[str, Any]):
+    """Other owners may have more, but to try again would never succeed."""
+    limits, more = RateLimits(concurrency=2), {"big": RateLimits(concurrency=50)}
+
+    async def test(client: Client) -> None:
+        response = await client.ask(**body)
+        error = error_of(response)
+        assert response.status_code == 400
+        assert error["param"] == next(iter(body))
+        assert "needs 3 sequences, and 2 may be in flight at most" in error["message"]
+        assert (await client.ask(n=2)).status_code == 200
+
+    with_client(a_server(config={"limits": limits, "owner_limits": more}), test)
+
+
 def test_tokens_are_limited_by_client():
     server = a_server(config={"limits": RateLimits(tokens_per_minute=6)})
 
