@@ -99,4 +99,4 @@ class IsolatedCollector(Collector):
             log.error("%s %s", what, problem, exc_info=error)
         else:
             log.error("%s of plugin %s %s", what, self._owner.title, problem, exc_info=error)
-            self._owner.error = f"{what} failed: {format_error(error)}"
+            self._owner.record_run_time(f"{what} failed: {format_error(error)}")

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from fllm.extras import missing_modules
 from fllm.plugin_usage import PluginUsage
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import conflict_message
+
+PRIVATE_ERROR = "it failed; the log and clients with an admin key have the reason"
+"""What other clients see of an error at run time."""
 
 
 class Listing(Struct, frozen=True):
@@ -37,6 +41,17 @@ def list_plugins(plugins: Plugins) -> Listing:
         plugins.unmatched_allowed,
         _missing_extras(plugins),
         plugins.usage.used() or UNSET,
+    )
+
+
+def without_texts(listing: Listing) -> Listing:
+    """Return the list for a client that may not see requests of others: an error may have text of them."""
+    return replace(
+        listing,
+        plugins=[
+            replace(each, error=PRIVATE_ERROR) if each.failed_at_run_time else each
+            for each in listing.plugins
+        ],
     )
 
 

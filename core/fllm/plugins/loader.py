@@ -87,6 +87,8 @@ class PluginReport(Struct, kw_only=True):
     """Reason why the plugin is left out, or its latest error after the server has started."""
     where: str | None = None
     """``file:line`` of the plugin's code that raised the error."""
+    failed_at_run_time: bool = False
+    """Whether the error is of a request or a collector. Then it may have text of a client in it."""
     disabled: bool = False
     """Whether it is left out by choice."""
     not_allowed: bool = False
@@ -105,7 +107,7 @@ class PluginReport(Struct, kw_only=True):
 
     def record_run_time(self, message: str) -> None:
         """Record an error of a part of the plugin at run time."""
-        self.error = message
+        self.error, self.failed_at_run_time = message, True
 
 
 class Plugins:

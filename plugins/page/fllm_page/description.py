@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import Struct
 
-from fllm import ADMIN_TOO, PUBLIC, ModelDescription, PagePanel, SamplingDefaults, ServerDescription
+from fllm import ADMIN_TOO, PUBLIC, Client, ModelDescription, PagePanel, SamplingDefaults, ServerDescription
+from fllm.plugins.listing import Listing, without_texts
 
 NO_STORE: Mapping[str, str] = {"cache-control": "no-store"}
 
@@ -88,9 +90,10 @@ def description_routes(describe: Callable[[], ServerDescription]) -> Iterable[HT
         response_headers=NO_STORE,
         sync_to_thread=False,
     )
-    def plugins() -> Struct | None:
-        """Return what ``furiosa-llm plugins --json`` prints."""
-        return describe().plugins
+    def plugins(client: NamedDependency[Client]) -> Struct | None:
+        """Return what ``furiosa-llm plugins --json`` prints, without what a client must not see of others."""
+        found = describe().plugins
+        return without_texts(found) if isinstance(found, Listing) and not client.sees_all else found
 
     @get("/page/panels/{script:str}", opt=PUBLIC, include_in_schema=False, sync_to_thread=False)
     def panel(script: FromPath[str]) -> Response[str]:

@@ -14,6 +14,7 @@ from litestar.exceptions import NotFoundException
 import fllm
 import fllm_dialects.ollama.plugin as ollama
 from fllm.testing import ScriptedServer, plugins_with
+from fllm_api.api_keys import ApiKeys
 from fllm_page import plugin
 from fllm_page.description import page_server, read_panel
 
@@ -83,6 +84,21 @@ def test_the_plugins_are_those_that_the_command_lists() -> None:
     found = ScriptedServer(plugin, ollama).ask("GET", "/page/plugins").json()
     assert [each["name"] for each in found["plugins"]] == ["fllm_page.plugin", "fllm_dialects.ollama.plugin"]
     assert found["conflicts"] == []
+
+
+def test_errors_of_requests_are_shown_to_those_who_see_all_requests() -> None:
+    plugins = plugins_with(plugin, installed=False)
+    server = ScriptedServer(loaded=plugins, api_keys=["k"], admin_keys=ApiKeys(["a"]))
+
+    def error(key: str) -> str:
+        headers = {"authorization": f"Bearer {key}"}
+        found: str = server.ask("GET", "/page/plugins", headers=headers).json()["plugins"][0]["error"]
+        return found
+
+    server.ask("GET", "/")
+    plugins.reports[0].record_run_time("a parser failed: ValueError: my secret")
+    assert error("a") == "a parser failed: ValueError: my secret"
+    assert error("k") == "it failed; the log and clients with an admin key have the reason"
 
 
 def test_the_script_of_a_panel_is_served_and_no_other_file(tmp_path: Path) -> None:
