@@ -69,8 +69,8 @@ class ServedGeneration:
     def outputs(self, *, streamed: bool = False) -> AsyncGenerator[list[SequenceOutput]]:
         """Reserve capacity and return the outputs, which are generated as they are read.
 
-        Raise the errors of `AdmissionSlot.reserve`, and `RequestError` if the limit of the client is below the
-        number of sequences.
+        Raise the errors of `AdmissionSlot.reserve`, and `RequestError` if the limit of the client is below
+        the number of sequences.
         """
         context, request = self._context, self.request
         if not hasattr(context, "slot"):
