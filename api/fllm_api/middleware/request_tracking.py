@@ -69,7 +69,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         async def send_counted(message: Message) -> None:
             nonlocal bytes_out
             if message["type"] == "http.response.body":
-                bytes_out += len(message["body"])
+                bytes_out += len(message.get("body", b""))  # ASGI: it may be absent
             await send(message)
 
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from litestar import Request, get, post
+from litestar import Request, asgi, get, post
+from litestar.types import Receive, Scope, Send
 from rich.console import Console
 
 import fllm
@@ -39,7 +40,12 @@ class Mine:
         async def broken(request: Request[Any, Any, Any]) -> str:
             raise ValueError(await request.json())
 
-        return [mine, broken]
+        @asgi("/bare", copy_scope=True)
+        async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})  # type: ignore[typeddict-item]
+
+        return [mine, broken, bare]
 
 
 def exposed(*usage: PluginUsage) -> str:
@@ -85,10 +91,11 @@ def test_routes_and_collectors_are_counted() -> None:
     server = ScriptedServer(loaded=plugins, collectors=[Failing()])
     assert server.ask("GET", "/mine").content == b"12345"
     assert server.ask("POST", "/broken", json={"a": 1}).status == 500
+    assert server.ask("GET", "/bare").status == 204
     used = {usage.kind: usage for usage in plugins.usage.used()}
     assert list_plugins(plugins).usage == plugins.usage.used()
     routes = used["routes"]
-    assert (routes.calls, routes.errors, routes.bytes_in) == (2, 1, len(b'{"a": 1}'))
+    assert (routes.calls, routes.errors, routes.bytes_in) == (3, 1, len(b'{"a": 1}'))
     assert routes.bytes_out > 5
-    assert (used["collector"].name, used["collector"].errors) == ("Failing", 2)
+    assert (used["collector"].name, used["collector"].errors) == ("Failing", 3)
     assert used["collector"].calls >= 2
