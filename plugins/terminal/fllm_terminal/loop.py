@@ -18,6 +18,7 @@ from fllm_terminal.text import safe
 
 BLOCK = '"""'
 """Begins and ends a message of several lines."""
+LEAVES = "\n/exit or Ctrl-D leaves"
 
 
 def chat_until_end(session: Session, console: Console) -> None:
@@ -26,20 +27,27 @@ def chat_until_end(session: Session, console: Console) -> None:
         import readline  # noqa: F401  (input() edits lines and has a history then)
     console.print(f"[bold]{session.conversation.settings.model}[/]  ·  /help lists the commands", style="dim")
     while (text := _read_message(console)) is not None:
-        if not text.strip():
-            continue
-        if not text.startswith("/"):
-            session.conversation.ask(text)
-            _answer(session, console)
-            continue
         try:
-            command, argument = find_command(text)
-            if command.ends:
+            if not _process(text, session, console):
                 return
-            if command.run(session, console, argument):
-                _answer(session, console)
         except UserError as error:
             _print_error(console, error)
+        except KeyboardInterrupt:  # while something is printed
+            console.print(LEAVES, style="dim")
+
+
+def _process(text: str, session: Session, console: Console) -> bool:
+    """Run a command or send a message. Return whether the chat continues."""
+    if not text.strip():
+        return True
+    if not text.startswith("/"):
+        session.conversation.ask(text)
+        _answer(session, console)
+        return True
+    command, argument = find_command(text)
+    if not command.ends and command.run(session, console, argument):
+        _answer(session, console)
+    return not command.ends
 
 
 def _read_message(console: Console) -> str | None:
@@ -60,7 +68,7 @@ def _read_line(console: Console, prompt: str) -> str | None:
         except EOFError:
             return None
         except KeyboardInterrupt:
-            console.print("\n/exit or Ctrl-D leaves", style="dim")
+            console.print(LEAVES, style="dim")
 
 
 def _answer(session: Session, console: Console) -> None:
