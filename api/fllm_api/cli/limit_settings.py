@@ -22,14 +22,16 @@ def client_limits(pairs: Iterable[tuple[str, str]]) -> dict[str, RateLimits]:
     for key, value in pairs:
         owner, _, name = key.rpartition(".")
         values.setdefault(owner, {})[name] = value
+    return {owner: _limits(owner, values[""] | own) for owner, own in values.items()}
+
+
+def _limits(owner: str, values: dict[str, str]) -> RateLimits:
     try:
-        return {
-            owner: msgspec.convert(values[""] | own, RateLimits, strict=False)
-            for owner, own in values.items()
-        }
+        return msgspec.convert(values, RateLimits, strict=False)
     except msgspec.ValidationError as error:
+        option = f"--limit {owner}..." if owner else "--limit"
         known = ", ".join(RateLimits.__struct_encode_fields__)
-        raise ConfigError(f"--limit: {error}; known: {known}, and OWNER.{known.split(', ')[0]}") from error
+        raise ConfigError(f"{option}: {error}; known: {known}, and OWNER.{known.split(', ')[0]}") from error
 
 
 def check_owners(owners: Iterable[str], options: Mapping[str, Any]) -> None:

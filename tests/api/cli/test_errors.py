@@ -126,6 +126,7 @@ BAD = {
     "serve --limit foo=1": [
         "--limit: Object contains unknown field `foo`; known: concurrency, tokens-per-minute"
     ],
+    "serve --limit concurrency=9 --limit bob.concurrency=0": ["--limit bob...: Expected `int` >= 1"],
     "serve --limit team.concurrency=1": ["--limit team...: only --api-key-file names owners of keys"],
     "serve --generation-config /nowhere": ["'--generation-config'", "'/nowhere' can't be read: No such file"],
     'serve --override-generation-config {"top_p":2}': ["'--override-generation-config'", "top_p", "<= 1.0"],
