@@ -19,6 +19,7 @@ from fllm_terminal.text import safe
 BLOCK = '"""'
 """Begins and ends a message of several lines."""
 LEAVES = "\n/exit or Ctrl-D leaves"
+SKIPS = "/skip or Ctrl-D leaves the calls unanswered"
 
 
 def chat_until_end(session: Session, console: Console) -> None:
@@ -61,14 +62,15 @@ def _read_message(console: Console) -> str | None:
     return "\n".join(lines).rstrip().removesuffix(BLOCK).strip("\n")
 
 
-def _read_line(console: Console, prompt: str) -> str | None:
+def _read_line(console: Console, prompt: str, ending: str = LEAVES) -> str | None:
+    """Return a line, or ``None`` at the end of the input. Ctrl-C prints ``ending``: how to end it."""
     while True:
         try:
             return input(prompt if sys.stdin.isatty() else "")
         except EOFError:
             return None
         except KeyboardInterrupt:
-            console.print(LEAVES, style="dim")
+            console.print(ending, style="dim")
 
 
 def _answer(session: Session, console: Console) -> None:
@@ -96,11 +98,9 @@ def _new_view(console: Console) -> AnswerView:
 
 def _read_results(session: Session, console: Console, calls: list[ToolCall]) -> bool:
     """Ask for the result of each call. Return whether all have one."""
-    console.print(
-        "The model calls tools. Type what each returns; /skip leaves the calls unanswered.", style="dim"
-    )
+    console.print(f"The model calls tools. Type what each returns; {SKIPS}.", style="dim")
     for call in calls:
-        result = _read_line(console, f"{safe(call.name)} = ")
+        result = _read_line(console, f"{safe(call.name)} = ", f"\n{SKIPS}")
         if result is None or result.strip() == "/skip":
             session.conversation.unanswer()
             console.print("the calls are not part of the conversation", style="dim")

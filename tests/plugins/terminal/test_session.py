@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import pytest
+from rich.console import Console
 
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
 from fllm.values import Usage
@@ -13,6 +15,7 @@ from fllm_terminal.answer_view import AnswerView, Kind
 from fllm_terminal.client import Client, RequestFailed
 from fllm_terminal.connection import Connection
 from fllm_terminal.conversation import Conversation
+from fllm_terminal.loop import chat_until_end
 from fllm_terminal.session import Session
 from fllm_terminal.settings import Settings
 
@@ -79,3 +82,23 @@ def test_complete_calls_stay() -> None:
     assert message["tool_calls"] == [
         {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ]
+
+
+def test_ctrl_c_at_the_result_of_a_call_shows_how_to_skip_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed: Iterator[str | BaseException] = iter(["Hello", KeyboardInterrupt(), "/skip", EOFError()])
+
+    def read(prompt: str) -> str:
+        line = next(typed)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    calls: list[Event] = [ToolStart(0, "f", "c"), ToolArguments(0, "{}"), finished("tool_calls")]
+    conversation = Conversation(Settings(model="m"))
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as screen:
+        chat_until_end(Session(Scripted(calls), conversation, ["m"]), console)
+    assert screen.get().count("/skip or Ctrl-D") == 2
+    assert "/exit" not in screen.get()
+    assert [message["role"] for message in conversation.messages] == ["user"]
