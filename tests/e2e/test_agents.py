@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.client_environments import node_environment, node_program, python_environment
+from support.clients_page import example
 from support.http_server import Server, serving
 from support.model_scripts import (
     QWEN3_OPTIONS,
@@ -25,10 +26,8 @@ from support.model_scripts import (
     qwen3_output,
     write_conversations,
 )
-from support.paths import ROOT
 
 CLIENTS = Path(__file__).with_name("clients")
-PAGE = ROOT / "docs" / "clients.md"
 RUN_SECONDS = 180
 BEFORE, AFTER = "The answer is 41.", "The answer is 42."
 QUESTION = "Change 41 to 42 in note.txt."
@@ -115,10 +114,8 @@ def interpreter() -> Path:
 
 
 def settings(heading: str, language: str, server: Server) -> str:
-    """Return the first block of a section of the page about clients, for this server."""
-    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    [block, *_] = re.findall(rf"```{language}\n(.*?)```", section, re.S)
-    return block.replace("http://localhost:8000", server.url).replace("32768", "262144")
+    """Return the first block of a section of the page about clients, for this server and its context."""
+    return example(heading, language, server).replace("32768", "262144")
 
 
 def run(command: list[str | Path], project: Path, home: Path, **environment: str) -> str:

@@ -1,12 +1,14 @@
 """Clients against the embedded model: a tool call and its result, an object, and a stream.
 
 Each client runs its script in ``clients``, which prints what it received, in an environment of its own. The
-model is small, so calls are forced and objects have a schema.
+model is small, so calls are forced and objects have a schema. Clients without a script run the example of
+docs/clients.md as it stands there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,9 @@ from uuid import UUID
 
 import pytest
 from support.client_environments import node_environment, python_environment
+from support.clients_page import example
 from support.http_server import Server, serving
+from support.paths import ROOT
 
 CLIENTS = Path(__file__).with_name("clients")
 RUN_SECONDS = 300
@@ -153,3 +157,31 @@ def test_llama_index(server: Server, tmp_path: Path) -> None:
     interpreter = python_environment(CLIENTS / "llama-index-requirements.txt")
     found = python(interpreter, "llama_index_client.py", server, tmp_path)
     check(found, "OpenAILike")
+
+
+def example_environment(interpreter: Path, home: Path) -> dict[str, str]:
+    """Return variables of examples: their programs, a home directory, and no network but this machine."""
+    return {
+        "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+@pytest.mark.parametrize("section", ["DSPy", "AutoGen", "Haystack", "smolagents"])
+def test_the_example_of_a_section(section: str, interpreter: Path, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(example(section, "python", server))
+    environment = example_environment(interpreter, tmp_path)
+    answer = run([interpreter, "example.py"], tmp_path, env=environment).splitlines()[-1]
+    assert "Paris" in answer
+
+
+def test_hey(server: Server, tmp_path: Path) -> None:
+    unpacked = ROOT / "build" / "hey" / "usr" / "bin"
+    path = f"{unpacked}{os.pathsep}{os.environ['PATH']}"
+    if shutil.which("hey", path=path) is None:
+        assert not os.environ.get("FLLM_CI"), "hey is not installed; scripts/ci-tools fetches it"
+        pytest.skip("hey is not installed; scripts/ci-tools fetches it")
+    report = run(["bash", "-ec", example("hey", "sh", server)], tmp_path, env={"PATH": path})
+    assert "[200]\t20 responses" in report
