@@ -101,7 +101,7 @@ class ParserStage:
     """A parser for the text that the parser before it leaves."""
 
     def __init__(self, name: str, kind: ParserKind, parser: Parser) -> None:
-        self._name = name
+        self.name = name
         self._kind: ParserKind = kind
         self._parser = parser
         self._received: list[str] = []
@@ -118,7 +118,7 @@ class ParserStage:
         """Return what the parser received and emitted."""
         return ParserSample.from_context(
             context,
-            parser=self._name,
+            parser=self.name,
             kind=self._kind,
             text="".join(self._received),
             events=self._events,

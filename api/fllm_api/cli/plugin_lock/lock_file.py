@@ -43,7 +43,7 @@ class LockedFile(Struct, frozen=True):
 class LockFile(Struct, frozen=True):
     """All third-party plugins of a server."""
 
-    version: int = VERSION
+    version: int
     distributions: list[LockedDistribution] = []
     files: list[LockedFile] = []
 

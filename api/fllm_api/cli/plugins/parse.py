@@ -9,13 +9,15 @@ import msgspec
 import rich_click as click
 from msgspec.structs import replace
 
-from fllm.errors import ConfigError
+from fllm.containment import mapped
+from fllm.errors import ConfigError, PluginError, UnknownName, format_error
 from fllm.events import ParserEvent, Text
 from fllm.interfaces import Parser, ParserContext
 from fllm.parsing import ParserSample
 from fllm.parsing.request_tools import to_tools
 from fllm.parsing.sample import ParserKind, ParserStage, decode_samples
 from fllm.plugins.loader import Plugins
+from fllm.plugins.traceback_location import plugin_frame
 from fllm.requests.chat import ChatTool
 from fllm.values import Tool
 from fllm_api.cli.loaded_plugins import plugins_of
@@ -68,7 +70,8 @@ def parse(
     stages = [ParserStage(each, kind, _load(plugins, each, kind, context)) for each, kind in names]
     events: list[ParserEvent] = [Text(file.read().decode(errors="replace"))]
     for stage in stages:
-        events = stage.run(events)
+        with _failing(stage.name):
+            events = stage.run(events)
     if as_json:
         for stage in stages:
             click.echo(stage.sample(context).to_json())
@@ -84,7 +87,9 @@ def _parse_samples(
     for number, sample in enumerate(samples, start=1):
         if name is not None:
             sample = replace(sample, parser=name, kind=_kind(plugins, name))
-        events = sample.parse(_load(plugins, sample.parser, sample.kind, sample.context()))
+        parser = _load(plugins, sample.parser, sample.kind, sample.context())
+        with _failing(sample.parser):
+            events = sample.parse(parser)
         differs = sample.events is not None and sample.events != events
         status |= differs
         if as_json:
@@ -99,13 +104,28 @@ def _parse_samples(
 
 
 def _kind(plugins: Plugins, name: str) -> ParserKind:
-    return "tool-call" if name in plugins.tool_parsers.names() else "reasoning"
+    if name in plugins.tool_parsers.names():
+        return "tool-call"
+    if name in plugins.reasoning_parsers.names():
+        return "reasoning"
+    raise UnknownName(f"there is no parser {name!r}: `furiosa-llm plugins` lists those that there are")
 
 
 def _load(plugins: Plugins, name: str, kind: ParserKind, context: ParserContext) -> Parser:
-    if kind == "tool-call":
-        return plugins.tool_parsers.load(name)(context)
-    return plugins.reasoning_parsers.load(name)(context)
+    parsers = plugins.tool_parsers if kind == "tool-call" else plugins.reasoning_parsers
+    factory = parsers.load(name)
+    with _failing(name):
+        return factory(context)
+
+
+def _failing(name: str) -> mapped:
+    """Report an error of a parser with its place, in one line."""
+    return mapped(lambda error: PluginError(f"the parser {name!r} raised {_with_place(error)}"))
+
+
+def _with_place(error: BaseException) -> str:
+    place = plugin_frame(error)
+    return format_error(error) + (f" ({place})" if place else "")
 
 
 def _print_events(events: Iterable[ParserEvent]) -> None:

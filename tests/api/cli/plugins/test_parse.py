@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from fllm import PluginError
 from fllm.errors import ConfigError
+from fllm.events import ParserEvent
 from fllm_api.cli.plugins.parse import parse
+from fllm_parsers.tools.hermes import HermesParser
 
 CALL = "<tool_call>\n<function=f>\n<parameter=n>\n5\n</parameter>\n</function>\n</tool_call>"
 
@@ -58,12 +60,28 @@ def test_a_file_can_be_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_parser_and_tools_that_are_not_tools_are_reported(tmp_path: Path) -> None:
-    with pytest.raises((ConfigError, PluginError), match="nobody"):
+    with pytest.raises((ConfigError, PluginError), match=r"^there is no parser 'nobody'"):
         parsed("nobody", text="")
     tools = tmp_path / "tools.json"
     tools.write_text('[{"function": {}}]')
     with pytest.raises(ConfigError, match=r"--tools: .*name"):
         parsed("hermes", "--tools", str(tools), text="")
+
+
+def test_an_error_of_a_parser_is_one_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, text: str) -> list[ParserEvent]:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(HermesParser, "feed", fail)
+    place = r"^the parser 'hermes' raised KeyError: 'oops' \(.*test_parse\.py:\d+\)$"
+    with pytest.raises(PluginError, match=place):
+        parsed("hermes", text="x")
+    file = tmp_path / "samples.jsonl"
+    file.write_text('{"parser": "hermes", "kind": "tool-call", "text": "x"}\n')
+    with pytest.raises(PluginError, match=place):
+        parsed("--samples", str(file), text="")
 
 
 def test_json_is_one_sample_for_each_parser() -> None:

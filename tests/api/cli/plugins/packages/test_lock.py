@@ -174,8 +174,9 @@ def test_the_sources_of_an_editable_install_are_locked(tmp_path: Path) -> None:
     [
         ("{", "was not written by `furiosa-llm plugins lock`"),
         ("[" * 100_000, "was not written by"),
+        ('{"plugins": []}', "was not written by"),
         ('{"version": 2}', "has the format 2; this server reads 1"),
-        ('{"distributions": [{"name": 3}]}', "was not written by"),
+        ('{"version": 1, "distributions": [{"name": 3}]}', "was not written by"),
     ],
 )
 def test_a_file_that_is_not_a_lock_is_one_line(content: str, reason: str, tmp_path: Path) -> None:
