@@ -61,7 +61,8 @@ def private_server(
     with its last line. A closed terminal or SIGTERM leaves nothing behind.
     """
     for ending in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(ending, _exit)
+        if signal.getsignal(ending) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(ending, _exit)
     with tempfile.TemporaryDirectory(prefix="furiosa-llm-") as directory:
         socket = str(Path(directory, "socket"))
         command = [sys.executable, "-m", "fllm_api", "serve", *([model] if model else []), *options]

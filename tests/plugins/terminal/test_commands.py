@@ -103,13 +103,15 @@ def test_a_chat_of_lines(server: Server, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM])
-def test_a_chat_that_is_ended_leaves_no_files(tmp_path: Path, ending: signal.Signals) -> None:
+@pytest.mark.parametrize(("prefix", "ending"), [([], signal.SIGHUP), (["nohup"], signal.SIGTERM)])
+def test_a_chat_that_is_ended_leaves_no_files(
+    tmp_path: Path, prefix: list[str], ending: signal.Signals
+) -> None:
     model = echo_model(tmp_path / "echo")
     (temporary := tmp_path / "temporary").mkdir()
     options = f"--plugin {ECHO_PLUGIN} --backend echo"
     with subprocess.Popen(
-        [*COMMAND, "chat", str(model), "--serve-options", options],
+        [*prefix, *COMMAND, "chat", str(model), "--serve-options", options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -118,6 +120,10 @@ def test_a_chat_that_is_ended_leaves_no_files(tmp_path: Path, ending: signal.Sig
         assert chat.stdout
         assert b"/help" in chat.stdout.readline()
         assert [*temporary.glob("furiosa-llm-*")]
+        if prefix:
+            chat.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert chat.poll() is None
         chat.send_signal(ending)
         assert chat.wait(60) == 128 + ending
     assert not [*temporary.glob("furiosa-llm-*")]
