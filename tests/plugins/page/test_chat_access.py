@@ -117,7 +117,7 @@ def test_a_screen_reader_hears_the_finished_answer_once(page: Page, server: Page
     server.script(*(f"part {at} " for at in range(20)))
     ask(page, "Hi")
     page.wait_for_function("() => window.heard.length > 0")
-    page.wait_for_timeout(100)
+    expect(page.locator(".facts-line")).to_contain_text("tokens")
     heard = page.evaluate("window.heard")
     assert heard == ["".join(f"part {at} " for at in range(20))]
 

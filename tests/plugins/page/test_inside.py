@@ -48,7 +48,9 @@ def reported(page: Page, server: PageServer, **body: Any) -> dict[str, list[dict
 
 def texts(page: Page, name: str) -> list[str | None]:
     """Return the texts of the tokens in a list."""
-    return page.locator(f"[id^={name}-][data-at]").evaluate_all("all => all.map(each => each.textContent)")
+    shown = page.locator(f"[id^={name}-][data-at]")
+    shown.first.wait_for(state="attached")  # tokens become elements when they are near the view
+    return shown.evaluate_all("all => all.map(each => each.textContent)")
 
 
 def test_the_tokens_are_those_that_the_server_reports(page: Page, server: PageServer) -> None:
@@ -197,6 +199,18 @@ def test_an_engine_without_log_probabilities_answers_without_them(
     # It is tried once for each model.
     assert not body_of(page, "Again").get("inspect")
     answered(page, "Hello")
+
+
+def test_indices_of_a_hostile_server_take_no_memory(page: Page) -> None:
+    events = [
+        ("token", {"index": 10**9, "id": 1, "text": "x"}),
+        ("event", {"index": 0, "type": "tool_start", "call": 10**6, "name": "far", "id": "c"}),
+        ("done", {}),
+    ]
+    stream = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    page.route("**/page/chat", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    ask(page, "Hi")
+    expect(page.locator(".call-name code")).to_have_text(["far"])
 
 
 def test_an_error_of_the_server_is_shown(page: Page, server: PageServer) -> None:

@@ -6,6 +6,7 @@
  */
 (() => {
   "use strict";
+  const MAX_OUTPUTS = 256; // of one request
   const SPECIAL = /^(<[|/]?[^\s<>]{1,60}>|\[\/?[A-Z_]{2,40}\])$/;
 
   /** Return an empty trace for the body of a request. */
@@ -26,7 +27,9 @@
       return;
     }
     if (!["token", "raw", "event", "finish"].includes(name)) return;
-    const output = outputOf(trace, data.index ?? 0);
+    const index = data.index ?? 0;
+    if (!(index >= 0 && index < MAX_OUTPUTS)) return;
+    const output = outputOf(trace, index);
     if (trace.first === null && name !== "finish") trace.first = performance.now();
     if (name === "token") output.tokens.push(data);
     else if (name === "finish") output.finish = data;

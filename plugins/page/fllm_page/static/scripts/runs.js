@@ -24,7 +24,7 @@
     if (event === "event") {
       if (data.type === "text") answer.text += data.text;
       if (data.type === "reasoning") answer.reasoning += data.text;
-      if (data.type === "tool_start") answer.calls[data.call ?? answer.calls.length] = call(data);
+      if (data.type === "tool_start") answer.calls.push(call(data));
       if (data.type === "tool_arguments") answer.calls[data.call ?? answer.calls.length - 1].arguments += data.text;
     }
     if (event === "finish") answer.finish = data.reason;
