@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fllm.engine_host.parent_death import ending_with
 from fllm.errors import PluginError
+from fllm_api.cli.plugins.listing import SLOW_LOAD_SECONDS
 from fllm_api.cli.plugins.packages.installers import PYTHON
 
 TIMEOUT_SECONDS = 600
@@ -29,6 +30,8 @@ class _Report(Struct, frozen=True):
     error: str | None = None
     offers: dict[str, list[str]] = {}
     hooks: list[str] = []
+    seconds: float = 0.0
+    """How long it took to import."""
 
     @property
     def key(self) -> str:
@@ -46,7 +49,9 @@ class LoadedPlugins(Struct, frozen=True):
         for each in self.plugins:
             if each.distribution == distribution:
                 named = [f"{kind}: {', '.join(names)}" for kind, names in each.offers.items()]
-                yield each.name, each.error or "; ".join(named) or f"hooks: {', '.join(each.hooks)}"
+                offers = "; ".join(named) or f"hooks: {', '.join(each.hooks)}"
+                slow = f" (slow to load: {each.seconds:.1f} s)" if each.seconds > SLOW_LOAD_SECONDS else ""
+                yield each.name, each.error or offers + slow
 
     def problems(self, earlier: LoadedPlugins, removed: Sequence[str]) -> Iterator[str]:
         """Yield what is worse than it was earlier. Plugins of the removed distributions may be missing."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fllm.errors import PluginError
 from fllm_api.cli.plugins.packages import verification
-from fllm_api.cli.plugins.packages.verification import Verification
+from fllm_api.cli.plugins.packages.verification import LoadedPlugins, Verification
 
 WARNS = "import sys; sys.stderr.write('furiosa-llm: warning: a change is not complete\\n');"
 
@@ -40,3 +41,12 @@ def test_the_reason_is_one_line(
     monkeypatch.setattr(verification, "TIMEOUT_SECONDS", 0.5 if "sleep" in code else 60)
     with pytest.raises(PluginError, match=reason):
         Verification([]).loaded()
+
+
+def test_a_plugin_that_is_slow_to_load_is_named() -> None:
+    report = {"name": "acme", "distribution": "acme", "version": "1.0", "hooks": ["fllm_routes"]}
+    content = {"plugins": [report, {**report, "name": "slow", "seconds": 3.0}], "conflicts": []}
+    assert list(msgspec.convert(content, LoadedPlugins).offers("acme")) == [
+        ("acme", "hooks: fllm_routes"),
+        ("slow", "hooks: fllm_routes (slow to load: 3.0 s)"),
+    ]
