@@ -19,7 +19,7 @@ from fllm_bench.response_reader import (
     EventStreamReader,
     JsonReader,
     ResponseReader,
-    error_message,
+    message_of,
 )
 from fllm_bench.target import RequestOptions, Target
 
@@ -157,7 +157,7 @@ def _body(connected: ConnectedTarget, prompt: str, tokens: int, stream: bool) ->
 
 async def _check_status(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
-        message = error_message(await response.read())
+        message = message_of(await response.read())
         raise RequestFailed(f"HTTP {response.status}: {message}", response.status)
 
 

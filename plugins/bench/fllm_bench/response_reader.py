@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from fllm.server_responses import DONE, EventData, error_message
+
 
 class Completion(Struct, frozen=True, kw_only=True):
     """Token counts and times of one completed request, in seconds since the request was sent."""
@@ -48,7 +50,7 @@ class EventStreamReader:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._pending = b""
+        self._events = EventData()
         self._first = self._last = 0.0
         self._text_chunks = 0
         self._usage: _Usage | None = None
@@ -58,10 +60,8 @@ class EventStreamReader:
     def feed(self, data: bytes) -> None:
         """Consume the next piece of the body."""
         now = time.perf_counter() - self._started
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._read_event(line[5:].strip(), now)
+        for event in self._events.feed(data):
+            self._read_event(event, now)
 
     def completion(self) -> Completion:
         """Return times and counts; without ``usage``, each chunk with text counts as one token."""
@@ -80,7 +80,7 @@ class EventStreamReader:
         )
 
     def _read_event(self, data: bytes, now: float) -> None:
-        if data == b"[DONE]":
+        if data == DONE:
             self._finished = self._finished or now
             return
         try:
@@ -122,19 +122,13 @@ class JsonReader:
         )
 
 
-def error_message(body: bytes) -> str:
+def message_of(body: bytes) -> str:
     """Return the message in the body of an error response, whichever shape the server uses."""
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
         value = body.decode(errors="replace")
-    return _innermost_message(value)
-
-
-def _innermost_message(value: Any) -> str:
-    while isinstance(value, dict):
-        value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), str(value))
-    return " ".join(str(value).split())[:200]
+    return error_message(value)
 
 
 class _Usage(Struct):
@@ -174,5 +168,5 @@ def _decode(data: bytes | bytearray) -> _Chunk:
     except msgspec.MsgspecError as error:
         raise BadResponse(f"malformed response: {error}") from error
     if chunk.error is not None:
-        raise BadResponse(_innermost_message(chunk.error))
+        raise BadResponse(error_message(chunk.error))
     return chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from fllm.errors import UserError
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
+from fllm.server_responses import DONE, EventData, error_message
 from fllm.values import Usage
 from fllm_terminal.connection import Connection
-from fllm_terminal.text import first_line
+from fllm_terminal.text import first_line, safe
 
 _REASONS: dict[str, Literal["stop", "length", "tool_calls"]] = {
     "length": "length",
@@ -55,12 +56,9 @@ class Client:
         ):
             if response.status != 200:
                 await _checked(response)
-            pending = b""
             while data := await response.content.readany():
-                *lines, pending = (pending + data).split(b"\n")
-                for line in lines:
-                    for event in reader.read(line):
-                        yield event
+                for event in reader.feed(data):
+                    yield event
         yield reader.finished()
 
     @asynccontextmanager
@@ -85,23 +83,27 @@ class Client:
 
 
 class StreamReader:
-    """Turns the lines of a stream of Chat into events."""
+    """Turns a stream of Chat into events."""
 
     def __init__(self) -> None:
+        self._data = EventData()
         self._calls: set[int] = set()
         self._reason = ""
         self._usage: _Usage | None = None
 
-    def read(self, line: bytes) -> list[Event]:
-        """Return the events of a line. Raise `RequestFailed` if it is an error."""
-        if not line.startswith(b"data:") or (data := line[5:].strip()) == b"[DONE]":
-            return []
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Yield the events of the next piece of the stream. Raise `RequestFailed` at an error."""
+        for each in self._data.feed(data):
+            if each != DONE:
+                yield from self._read(each)
+
+    def _read(self, data: bytes) -> list[Event]:
         try:
             chunk = _decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise RequestFailed(f"malformed response: {error}") from error
         if chunk.error is not None:
-            raise RequestFailed(_innermost_message(chunk.error))
+            raise RequestFailed(_message(chunk.error))
         self._usage = chunk.usage or self._usage
         return [event for choice in chunk.choices for event in self._read_choice(choice)]
 
@@ -138,17 +140,15 @@ async def _checked(response: aiohttp.ClientResponse) -> bytes:
     if response.status == 200:
         return body
     try:
-        message = _innermost_message(msgspec.json.decode(body))
+        message = _message(msgspec.json.decode(body))
     except msgspec.DecodeError:
         message = first_line(body.decode(errors="replace")) or response.reason or "no reason"
     hints = {401: "; give a key with --api-key", 404: f"; asked {response.url}"}
     raise RequestFailed(f"{message}{hints.get(response.status, '')} (HTTP {response.status})")
 
 
-def _innermost_message(value: Any) -> str:
-    while isinstance(value, dict):
-        value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), str(value))
-    return first_line(str(value), 1000)
+def _message(body: Any) -> str:
+    return safe(error_message(body, 1000))
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire_server import event
 
-from fllm_bench.response_reader import BadResponse, Completion, EventStreamReader, JsonReader, error_message
+from fllm_bench.response_reader import BadResponse, Completion, EventStreamReader, JsonReader, message_of
 
 LENGTH = {"choices": [{"finish_reason": "length"}]}
 USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
@@ -106,4 +106,4 @@ def test_a_bad_whole_response_is_an_error(body: bytes) -> None:
     ],
 )
 def test_the_reason_is_found_in_every_servers_shape(body: bytes, message: str) -> None:
-    assert error_message(body) == message
+    assert message_of(body) == message

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fllm.events import Finished, Reasoning, Text, ToolArguments, ToolStart
+from fllm.events import Finished, Reasoning, Text, ToolArguments, ToolStart, merge_events
 from fllm.values import Usage
 from fllm_terminal.client import RequestFailed, StreamReader
 from fllm_terminal.connection import Connection, connect, is_url
@@ -26,10 +29,18 @@ data: [DONE]
 """
 
 
-def test_lines_become_events() -> None:
+@st.composite
+def divisions(draw: st.DrawFn) -> list[bytes]:
+    """Return the stream in pieces."""
+    cuts = sorted(draw(st.sets(st.integers(1, len(LINES) - 1), max_size=9)))
+    return [LINES[start:end] for start, end in itertools.pairwise([0, *cuts, len(LINES)])]
+
+
+@given(divisions())
+def test_any_division_of_a_stream_gives_the_same_events(pieces: list[bytes]) -> None:
     reader = StreamReader()
-    events = [event for line in LINES.splitlines() for event in reader.read(line)]
-    assert [*events, reader.finished()] == [
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    assert [*merge_events(events), reader.finished()] == [
         Reasoning("Hm"),
         Text("It is"),
         ToolStart(0, "f", "c1"),
@@ -40,7 +51,7 @@ def test_lines_become_events() -> None:
 
 def test_a_stream_without_its_end_is_an_error() -> None:
     reader = StreamReader()
-    reader.read(b'data: {"choices":[{"delta":{"content":"It"}}]}')
+    assert [*reader.feed(b'data: {"choices":[{"delta":{"content":"It"}}]}\n')] == [Text("It")]
     with pytest.raises(RequestFailed, match="closed before the response was complete"):
         reader.finished()
 
@@ -55,7 +66,7 @@ def test_a_stream_without_its_end_is_an_error() -> None:
 )
 def test_errors_amid_the_stream(line: bytes, message: str) -> None:
     with pytest.raises(RequestFailed, match=message):
-        StreamReader().read(line)
+        list(StreamReader().feed(line + b"\n"))
 
 
 def test_a_target_is_an_address_or_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from fllm import BackendError, BackendUnavailable, FllmError, RequestError
+from fllm.server_responses import DONE, EventData
 from fllm_backends.openai.options import OpenAIOptions
 
 CONNECT_TIMEOUT = 10.0
@@ -19,7 +20,6 @@ PAGE_TIMEOUT = 5.0
 MAX_ATTEMPTS = 2
 RETRY_DELAY = 0.1
 """Seconds before the second attempt, if the first one ended without a byte of a response."""
-_DONE = b"[DONE]"
 
 
 class ErrorBody(Struct, frozen=True):
@@ -164,17 +164,16 @@ def parse_error(body: bytes) -> ErrorBody:
 
 
 async def _read_events(content: aiohttp.StreamReader, seconds: float) -> AsyncGenerator[list[bytes]]:
-    pending = b""
+    reader = EventData()
     while True:
         # aiohttp's own timeout ends with the connection, but after a malformed chunk its reader still waits.
         async with asyncio.timeout(seconds):
             data = await content.readany()
         if not data:
             return
-        *lines, pending = (pending + data).split(b"\n")
-        events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        if _DONE in events:
-            yield events[: events.index(_DONE)]
+        events = reader.feed(data)
+        if DONE in events:
+            yield events[: events.index(DONE)]
             return
         if events:
             yield events
