@@ -198,7 +198,7 @@ def test_images_of_a_file_and_of_the_clipboard_are_sent(page: Page, server: Page
     )
     expect(page.locator(".thumbs img")).to_have_count(2)
     page.get_by_role("button", name="Remove image 2").click()
-    page.route("**/page/chat", lambda route: route.abort())
+    page.route("**/page/chat", lambda route: route.fulfill(content_type="text/event-stream", body=""))
     with page.expect_request("**/page/chat") as sent:
         ask(page, "What is it?")
     content = sent.value.post_data_json["messages"][0]["content"]

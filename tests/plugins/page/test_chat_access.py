@@ -76,6 +76,16 @@ def test_the_chat_works_with_the_keyboard_alone(page: Page, server: PageServer) 
     expect(page.locator(".message")).to_have_count(0)
 
 
+def test_the_box_keeps_the_focus_when_a_message_is_sent_with_the_mouse(
+    page: Page, server: PageServer
+) -> None:
+    server.script("Hello")
+    page.keyboard.type("Hi")
+    page.get_by_role("button", name="Send", exact=True).click()
+    answered(page, "Hello")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+
+
 def test_arrow_keys_change_tabs_and_the_url_names_the_tab(page: Page) -> None:
     page.get_by_role("tab", name="Chat").focus()
     page.keyboard.press("End")

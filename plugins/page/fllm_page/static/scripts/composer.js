@@ -85,16 +85,16 @@
     const { text, images } = draft();
     const busy = runs.running.value.has(runs.current.value.id);
     const takesImages = capabilitiesOf(runs.current.value.options)?.images !== false;
-    useEffect(() => {
+    const focus = () => {
       // On a touch screen the keyboard would cover the page.
-      const isFree = document.activeElement === document.body;
-      if (isFree && matchMedia("(hover: hover) and (pointer: fine)").matches) area.current.focus({ preventScroll: true });
-    }, []);
+      if (matchMedia("(hover: hover) and (pointer: fine)").matches) area.current.focus({ preventScroll: true });
+    };
+    useEffect(() => void (document.activeElement === document.body && focus()), []);
     useLayoutEffect(() => {
       area.current.style.height = "auto";
       area.current.style.height = `${area.current.scrollHeight}px`;
     }, [text]);
-    return html`<form class="composer" onSubmit=${(event) => (event.preventDefault(), send())}>
+    return html`<form class="composer" onSubmit=${(event) => (event.preventDefault(), focus(), send())}>
       ${problem.value && html`<p class="error" role="alert">${problem.value}</p>`}
       <div class="box">
         ${images.length > 0 && html`<ul class="thumbs">${images.map(
