@@ -86,6 +86,18 @@ def test_the_box_keeps_the_focus_when_a_message_is_sent_with_the_mouse(
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
 
 
+@pytest.mark.parametrize("path", ["llm", "llm/"])
+def test_behind_a_proxy_all_addresses_have_its_prefix(page: Page, server: PageServer, path: str) -> None:
+    page.route(
+        "**/llm**",
+        lambda route: route.fulfill(response=route.fetch(url=route.request.url.replace("/llm", "", 1))),
+    )
+    page.route("**/llm/**", lambda route: route.fulfill(json={"models": [{"name": "proxied"}]}))
+    page.route("**/llm/", lambda route: route.fulfill(response=route.fetch(url=server.url)))
+    page.goto(server.url + path)
+    expect(page.locator(".model-name")).to_have_text("proxied")
+
+
 def test_arrow_keys_change_tabs_and_the_url_names_the_tab(page: Page) -> None:
     page.get_by_role("tab", name="Chat").focus()
     page.keyboard.press("End")

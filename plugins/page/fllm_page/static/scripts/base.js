@@ -3,6 +3,10 @@ const fllm = {};
 
 (() => {
   "use strict";
+  // Behind a proxy at `/llm`, addresses are relative to `/llm/`.
+  const { pathname, search, hash } = location;
+  if (!pathname.endsWith("/")) history.replaceState(null, "", `${pathname}/${search}${hash}`);
+
   const { h, render, Component, Fragment, createRef } = preact;
 
   /** Make elements from a tagged template: html`<p class="note">${text}</p>`. */
