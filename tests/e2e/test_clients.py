@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from openai import OpenAI
 from support.client_environments import node_environment, python_environment
 from support.clients_page import example
 from support.http_server import Server, serving
@@ -185,3 +186,22 @@ def test_hey(server: Server, tmp_path: Path) -> None:
         pytest.skip("hey is not installed; scripts/ci-tools fetches it")
     report = run(["bash", "-ec", example("hey", "sh", server)], tmp_path, env={"PATH": path})
     assert "[200]\t20 responses" in report
+
+
+def test_requests_of_open_webui(server: Server) -> None:
+    """It sends an empty key, and fields of its own."""
+    client = OpenAI(base_url=server.api, api_key="EMPTY", default_headers={"Authorization": "Bearer"})
+    (model,) = client.models.list().data
+    chunks = [
+        *client.chat.completions.create(
+            model=model.id,
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            temperature=0,
+            max_tokens=32,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"chat_id": "1", "session_id": "2", "background_tasks": {"title_generation": True}},
+        )
+    ]
+    assert "Paris" in "".join([choice.delta.content or "" for chunk in chunks for choice in chunk.choices])
+    assert chunks[-1].usage is not None
