@@ -64,6 +64,12 @@ def conversations(project: Path) -> dict[str, list[Turn]]:
             ("Edit", {"file_path": note, "old_string": "41", "new_string": "42"}),
             "has been updated",
         ),
+        # Qwen Code, which has a tool "edit" like opencode.
+        "grep_search": turns(
+            ("read_file", {"file_path": note}),
+            ("edit", {"file_path": note, "old_string": "41", "new_string": "42"}),
+            "has been updated",
+        ),
         "edit": turns(
             ("read", {"filePath": note}),
             ("edit", {"filePath": note, "oldString": "41", "newString": "42"}),
@@ -198,6 +204,21 @@ def test_claude_code(server: Server, note: Path, project: Path, tmp_path: Path) 
     messages = [event["message"] for event in events if event["type"] == "assistant"]
     blocks = [block for message in messages for block in message["content"]]
     assert [block["name"] for block in blocks if block["type"] == "tool_use"] == ["Read", "Edit"]
+    assert blocks[0]["thinking"].strip() == THOUGHT
+    assert events[-1]["type"] == "result"
+    assert events[-1]["result"].strip() == ANSWER
+    assert events[-1]["usage"]["output_tokens"] > 0
+
+
+def test_qwen_code(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    program = node_program(CLIENTS / "qwen_code", "qwen")
+    environment = dict(re.findall(r"export (\w+)=(\S+)", settings("Qwen Code", "sh", server)))
+    command = [program, "--auth-type", "openai", "--approval-mode", "auto-edit"]
+    command += ["--output-format", "stream-json", QUESTION]
+    events = [json.loads(line) for line in run(command, project, tmp_path, **environment).splitlines()]
+    messages = [event["message"] for event in events if event["type"] == "assistant"]
+    blocks = [block for message in messages for block in message["content"]]
+    assert [block["name"] for block in blocks if block["type"] == "tool_use"] == ["read_file", "edit"]
     assert blocks[0]["thinking"].strip() == THOUGHT
     assert events[-1]["type"] == "result"
     assert events[-1]["result"].strip() == ANSWER
