@@ -99,7 +99,7 @@ def page_server(**settings: Any) -> Iterator[PageServer]:
 class Watch:
     """What a page must not do: an error, a message of the console, a request to another origin."""
 
-    def __init__(self, page: Page, url: str, expected: Sequence[str]) -> None:
+    def __init__(self, page: Page, url: str, expected: Sequence[str] = ()) -> None:
         self.problems: list[str] = []
         self.expected = list(expected)
         """Parts of messages that a test expects, such as "status of 401"."""

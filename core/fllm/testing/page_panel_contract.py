@@ -18,7 +18,7 @@ _MOUNT = re.compile(
     r"export\s+(default\s+)?((async\s+)?function|const|let|var)\s+mount\b|export\s*\{[^}]*\bmount\b[^}]*\}"
 )
 _ELSEWHERE = re.compile(
-    r"""(?:\bfrom|\bimport|\bfetch|\.src\s*=|\.href\s*=)\s*\(?\s*["'`](?:https?:|wss?:)?//[^"'`]*"""
+    r"""(?:\bfrom|\bimport|\bfetch|\.src\s*=|\.href\s*=)\s*(?:\(\s*)?["'`](?:https?:|wss?:)?//[^"'`]*"""
 )
 _FORBIDDEN = {
     re.compile(r"\beval\s*\("): "eval()",

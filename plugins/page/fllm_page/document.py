@@ -59,7 +59,7 @@ STYLES = ("base.css", "chat.css", "inside.css", "machine.css")
 _ENDS_SCRIPT = re.compile(r"</?script", re.IGNORECASE)
 _ENDS_STYLE = re.compile(r"</style", re.IGNORECASE)
 # Comments of ours that begin a line; a browser needs none.
-_COMMENT = re.compile(r"^[ ]*(?:/\*.*?\*/|//[^\n]*)[ ]*\n", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"^[ ]*(?:/\*.*?\*/[ ]*|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _INDENT = re.compile(r"^[ ]+", re.MULTILINE)
 # Developer tools would ask the server for a file that it does not have.
 _SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)

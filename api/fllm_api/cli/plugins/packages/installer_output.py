@@ -10,9 +10,9 @@ from msgspec import Struct
 _UV_CHANGE = re.compile(
     r"^ \+ (?P<name>[\w.-]+)(?: @ (?P<url>\S+)|==(?P<version>\S+)(?: \(from (?P<old>\S+)\))?)"
 )
-_DEPENDS = re.compile(r"^\s+(.+ depends on .+)$", re.MULTILINE)
+_DEPENDS = re.compile(r"^\s+(\S.* depends on .+)$", re.MULTILINE)
 _KEPT = re.compile(r"^\s+The user requested \(constraint\) (.+)$", re.MULTILINE)
-_UV_ERROR = re.compile(r"^(?:error|  cause|  × |  ╰─▶)[: ]*(.+)", re.MULTILINE | re.DOTALL)
+_UV_ERROR = re.compile(r"^(?:error|  cause|  × |  ╰─▶)[: ]*([^: ].*)", re.MULTILINE | re.DOTALL)
 _NOISE = ("ResolutionImpossible", "[notice]", "Using Python")
 MAX_MESSAGE = 1000
 """Characters of a program's output in a message."""

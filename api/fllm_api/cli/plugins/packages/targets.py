@@ -14,7 +14,7 @@ from fllm.plugins.discovery import SERVER, normalize_name
 from fllm.plugins.hooks import API_VERSION
 from fllm_api.cli.plugins.packages.index import Listed, find_distribution, find_in_indexes
 
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)(?P<rest>\s*(?:\[.*\])?\s*(?:[=<>!~].*)?)")
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)(?P<rest>\s*(?:\[.*\]\s*)?(?:[=<>!~].*)?)")
 _ARCHIVES = (".whl", ".tar.gz", ".zip")
 
 
