@@ -58,12 +58,18 @@ def locate(model: str | None = None) -> ModelSource:
     if path.is_dir():
         return ModelSource(kind="directory", location=str(_checked_directory(path)), name=model)
     if path.exists():
-        return ModelSource(kind="gguf", location=str(_checked_gguf(path)), name=model)
+        sampling = recommended_sampling(path)
+        return ModelSource(kind="gguf", location=str(_checked_gguf(path)), name=model, sampling=sampling)
     if model.startswith((".", "/", "~")) or model.endswith(".gguf"):
         raise ModelError(f"{model!r} does not exist")
     if _HUB_ID.fullmatch(model):
         return ModelSource(kind="hub", location=model, name=model)
     raise ModelError(f"{model!r} is not a directory, a .gguf file or a Hub id (organisation/name)")
+
+
+def recommended_sampling(location: str | Path) -> SamplingDefaults | None:
+    """Return the sampling defaults of the embedded model, if it is at this path."""
+    return DEFAULT_SAMPLING if Path(location).resolve() == _embedded_file() else None
 
 
 def embedded_is_installed() -> bool:
@@ -74,7 +80,7 @@ def embedded_is_installed() -> bool:
 def _embedded_file() -> Path | None:
     spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
     roots = (spec.submodule_search_locations or []) if spec else []
-    return next((file for root in roots for file in sorted(Path(root).glob("*.gguf"))), None)
+    return next((file.resolve() for root in roots for file in sorted(Path(root).glob("*.gguf"))), None)
 
 
 def _embedded_default() -> Path:

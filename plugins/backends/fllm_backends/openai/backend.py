@@ -22,6 +22,7 @@ from fllm import (
     RequestError,
 )
 from fllm.errors import ContextTooLong
+from fllm.model.source import recommended_sampling
 from fllm.plugins.options import backend_options
 from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.openai.capability_probe import context_length, probe_upstream, served_model
@@ -92,7 +93,7 @@ class OpenAIBackend:
         profile = self._profile
         return self._model.card(
             max_model_len=self._max_model_len,
-            defaults=profile.dialect.defaults(self._model.defaults),
+            defaults=profile.dialect.defaults(recommended_sampling(config.model) or self._model.defaults),
             artifact_id=served.artifact_id,
             grammar="vllm" if options.constraints == "vllm" else None,
             supports_cache_salt=profile.dialect.supports_cache_salt,
