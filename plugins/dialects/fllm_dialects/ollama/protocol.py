@@ -9,8 +9,6 @@ from msgspec import Meta, Struct
 from fllm import ChatTool
 
 MAX_INT = 2**31 - 1
-Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(ge=-(2**53), le=2**53)]
-"""An integer. Some clients send it as 40.0, and Ollama drops what is behind the point."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -27,8 +25,8 @@ class Options(Struct, frozen=True, kw_only=True):
     top_p: Annotated[float, Meta(ge=0)] | None = None
     """1 and more keep all tokens."""
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    seed: Number | None = None
-    """Negative numbers mean another seed for each request."""
+    seed: Annotated[float, Meta(ge=-(2**63), le=2**63)] | None = None
+    """A whole number, exact up to 2**53. Negative numbers mean another seed for each request."""
     stop: str | Annotated[list[StopString], Meta(max_length=64)] | None = None
     repeat_penalty: Annotated[float, Meta(ge=0, le=100)] | None = None
     """0 means no penalty. It applies to all tokens, whatever ``repeat_last_n``."""

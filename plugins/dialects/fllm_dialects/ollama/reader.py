@@ -151,7 +151,7 @@ def _shared_fields(body: OllamaRequest) -> dict[str, Any]:
         "top_k": None if options.top_k is None else int(options.top_k),
         "top_p": None if top_p is None else min(max(top_p, _SMALLEST_TOP_P), 1.0),
         "min_p": options.min_p,
-        "seed": None if options.seed is None or options.seed < 0 else int(options.seed),
+        "seed": None if options.seed is None or options.seed < 0 else min(int(options.seed), 2**63 - 1),
         "stop": options.stop,
         "repetition_penalty": options.repeat_penalty or (None if options.repeat_penalty is None else 1.0),
         "presence_penalty": options.presence_penalty,
