@@ -63,7 +63,7 @@ def private_server(
     for ending in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(ending) == signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(ending, _exit)
-    with tempfile.TemporaryDirectory(prefix="furiosa-llm-") as directory:
+    with tempfile.TemporaryDirectory(prefix="furiosa-llm-", dir=_short_directory()) as directory:
         socket = str(Path(directory, "socket"))
         command = [sys.executable, "-m", "fllm_api", "serve", *([model] if model else []), *options]
         process = subprocess.Popen(
@@ -81,6 +81,11 @@ def private_server(
             yield Connection("http://localhost/v1", socket)
         finally:
             _end(process)
+
+
+def _short_directory() -> str | None:
+    """Return where the socket can be if that of the temporary directory is too long for one (107 bytes)."""
+    return "/tmp" if len(os.fsencode(tempfile.gettempdir())) > 70 else None
 
 
 def _wait_until_ready(process: subprocess.Popen[str], on_progress: Callable[[str], None]) -> None:
