@@ -177,12 +177,12 @@ class Terminal:
 def terminal() -> Iterator[Terminal]:
     """Chat with the embedded model in a terminal."""
     program = Terminal("chat", "--temperature", "0", "--serve-options", "--max-model-len 1024")
+    program.wait_for("/help lists the commands")
     yield program
     assert program.end() == 0
 
 
 def test_a_chat_in_a_terminal(terminal: Terminal) -> None:
-    terminal.wait_for("/help lists the commands")
     terminal.type("What is the capital of France?\r")
     terminal.wait_for("Paris")
     terminal.wait_for("tokens/s")
