@@ -221,7 +221,7 @@ def test_a_field_that_restricts_tokens_counts_like_a_grammar() -> None:
     async def scenario(engine: BatchedBackend) -> None:
         asked = request("r", allowed_counts=True, allowed_token_ids=(4, 5, 6), max_tokens=2)
         found = await steps(engine, asked)
-        assert [step.allowed for step in found] == [[3], [3]]
+        assert [count for step in found for count in step.allowed or ()] == [3, 3]
 
     run(MaskedRunner(eos=(10,)), scenario)
 
