@@ -1,8 +1,10 @@
 """Other engines to compare with: each is installed, serves the same weights, and gives its logits."""
 
+from .environment import stop
+from .openvino_genai import OpenVinoGenAI
 from .peer import MODEL, Peer, Setup, Unavailable
 
-__all__ = ["MODEL", "PEERS", "Peer", "Setup", "Unavailable"]
+__all__ = ["MODEL", "PEERS", "Peer", "Setup", "Unavailable", "stop"]
 
-PEERS: dict[str, type[Peer]] = {}
+PEERS: dict[str, type[Peer]] = {peer.kind: peer for peer in (OpenVinoGenAI,)}
 """All peers by their kind: ``PEERS["llama.cpp"](setup, "Q8_0")``."""
