@@ -36,6 +36,17 @@ class RequestFailed(Exception):
         """HTTP status, if the server sent an error response."""
 
 
+class Conversation(Struct, frozen=True):
+    """The messages of a chat so far, and the tools that the model may call."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
+
+
+Prompt = str | Conversation
+"""What a request asks to complete; only ``/chat/completions`` takes a `Conversation`."""
+
+
 class ConnectedTarget(Struct, frozen=True, kw_only=True):
     """A target with its model and the request fields that it accepts."""
 
@@ -60,7 +71,7 @@ class Client:
     async def __aexit__(self, *exception: object) -> None:
         await self._session.close()
 
-    async def complete(self, prompt: str, tokens: int, *, stream: bool = True) -> Completion:
+    async def complete(self, prompt: Prompt, tokens: int, *, stream: bool = True) -> Completion:
         """Generate ``tokens`` tokens greedily; raise `RequestFailed` if the response is not complete."""
         body = msgspec.json.encode(_body(self._connected, prompt, tokens, stream))
         reader: ResponseReader = EventStreamReader() if stream else JsonReader()
@@ -139,9 +150,13 @@ def _open_session(options: RequestOptions) -> aiohttp.ClientSession:
     )
 
 
-def _body(connected: ConnectedTarget, prompt: str, tokens: int, stream: bool) -> dict[str, Any]:
+def _body(connected: ConnectedTarget, prompt: Prompt, tokens: int, stream: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"model": connected.model, "max_tokens": tokens, "temperature": 0}
-    if connected.options.chat:
+    if isinstance(prompt, Conversation):
+        body["messages"] = prompt.messages
+        if prompt.tools:
+            body["tools"] = prompt.tools
+    elif connected.options.chat:
         body["messages"] = [{"role": "user", "content": prompt}]
     else:
         body["prompt"] = prompt

@@ -68,7 +68,7 @@ URL = click.RichArgument(
     default="http://localhost:8000",
     help="Server to compare with the others (http://localhost:8000); NAME=URL gives it a name.",
 )
-COMMON: list[click.Parameter] = [
+ALWAYS: list[click.Parameter] = [
     URL,
     _comparison(
         ["--against"],
@@ -80,7 +80,6 @@ COMMON: list[click.Parameter] = [
     _comparison(
         ["--rounds"], type=POSITIVE, default=3, help="Measurements of each server; the medians are reported."
     ),
-    _request(["--chat"], is_flag=True, help="Send chat completions instead of completions."),
     _request(["--model"], type=NonEmptyText(), show_default="the first of /v1/models", help="Model name."),
     _request(
         ["--api-key"],
@@ -94,7 +93,17 @@ COMMON: list[click.Parameter] = [
         default=600.0,
         help="Seconds until a request fails.",
     ),
+    _request(
+        ["--seed"],
+        type=NonEmptyText(),
+        show_default="other prompts each time",
+        help="Send the same prompts to all servers, and in each run with this seed.",
+    ),
     _output(["--json", "as_json"], is_flag=True, help="Print only JSON on stdout."),
+]
+COMMON: list[click.Parameter] = [
+    *ALWAYS,
+    _request(["--chat"], is_flag=True, help="Send chat completions instead of completions."),
 ]
 
 
@@ -221,12 +230,84 @@ def interference(requests: int, words: int, long_words: int, **options: Any) -> 
     _measure(Interference(requests=requests, words=words, long_words=long_words), **options)
 
 
+@bench.command(
+    "agents",
+    params=[
+        *ALWAYS,
+        _load(["--concurrency"], type=IntegerList(), default="4", help="Agents at once."),
+        _load(["--turns"], default=10, help="Requests of each agent, one after another."),
+        _load(
+            ["--prefix-tokens"],
+            default=4000,
+            help="Tokens of each first prompt, with system prompt and tools.",
+        ),
+        _load(
+            ["--growth-tokens"],
+            default=200,
+            help="Tokens that a turn adds to the prompt: an answer, a tool's result.",
+        ),
+        TOKENS,
+        _load(
+            ["--own-prefix"],
+            type=bool,
+            is_flag=True,
+            help="A system prompt for each agent; else all share one.",
+        ),
+    ],
+    context_settings=CONTEXT_SETTINGS,
+)
+def agents(
+    concurrency: tuple[int, ...],
+    turns: int,
+    prefix_tokens: int,
+    growth_tokens: int,
+    tokens: int,
+    own_prefix: bool,
+    **options: Any,
+) -> None:
+    """Measure agents' conversations with tools, whose long prompts grow turn by turn."""
+    from fllm_bench.agents import Agents
+
+    workload = Agents(
+        concurrencies=concurrency,
+        turns=turns,
+        prefix_tokens=prefix_tokens,
+        growth_tokens=growth_tokens,
+        tokens=tokens,
+        own_prefix=own_prefix,
+    )
+    _measure(workload, chat=True, **options)
+
+
+@bench.command(
+    "long-context",
+    params=[
+        *COMMON,
+        _concurrency("1"),
+        _requests(1),
+        _load(["--context"], default=7000, help="Tokens of each prompt."),
+        TOKENS,
+    ],
+    context_settings=CONTEXT_SETTINGS,
+)
+def long_context(
+    concurrency: tuple[int, ...], requests: int, context: int, tokens: int, **options: Any
+) -> None:
+    """Measure the time to the first token of a long prompt, then the time per token."""
+    from fllm_bench.long_context import LongContext
+
+    _measure(
+        LongContext(concurrencies=concurrency, requests=requests, context=context, tokens=tokens), **options
+    )
+
+
 def _measure(
     workload: Workload,
     *,
     url: str,
     against: Sequence[str],
     rounds: int,
+    seed: str | None,
     as_json: bool,
     **options: Any,
 ) -> Report:
@@ -240,9 +321,15 @@ def _measure(
 
     targets = _targets(url, against)
     with Console(stderr=True).status("") as status, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        report = runner.run(
-            compare(workload, targets, RequestOptions(**options), rounds=rounds, show_progress=status.update)
+        measured = compare(
+            workload,
+            targets,
+            RequestOptions(**options),
+            rounds=rounds,
+            show_progress=status.update,
+            seed=seed,
         )
+        report = runner.run(measured)
     _print(report, as_json=as_json)
     for target in targets:
         if not any(result.completions for result in report.results_of(target.name)):

@@ -21,23 +21,26 @@ async def compare(
     *,
     rounds: int,
     show_progress: ShowProgress,
+    seed: str | None = None,
 ) -> Report:
     """Measure each target once per round; the report compares the first with the others.
 
-    Calls ``show_progress`` with a description of each step. Raise `UserError` if a server can't be reached.
+    Calls ``show_progress`` with a description of each step. With a ``seed``, all targets receive the same
+    prompts, in each run. Without one, no cache contains a prompt from an earlier run or another target.
+    Raise `UserError` if a server can't be reached.
     """
-    seed = secrets.token_hex(8)  # so that no cache contains a prompt from an earlier run or another target
+    run = secrets.token_hex(8) if seed is None else seed
     connected_targets = []
     for target in targets:
         show_progress(f"connecting to {target.name}")
-        connected_targets.append(await connect(target, options, Prompts(seed).text(16)))
+        connected_targets.append(await connect(target, options, Prompts(run).text(16)))
     samples: dict[tuple[str, int], list[Sample]] = {}
     for index in range(rounds):
         for concurrency in workload.concurrencies:
             for connected in connected_targets:
                 name = connected.target.name
                 show_progress(f"round {index + 1} of {rounds}, {concurrency} at a time, {name}")
-                prompts = Prompts(f"{seed} {index} {concurrency} {name}")
+                prompts = Prompts(f"{run} {index} {concurrency} {name if seed is None else ''}")
                 # A new client each time: some servers close idle connections after seconds.
                 async with Client(connected) as client:
                     sample = await workload.measure(client, concurrency, prompts)

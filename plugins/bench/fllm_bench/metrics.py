@@ -25,6 +25,7 @@ OUTPUT_RATE = Metric("output_tokens_per_s", "output tok/s", better="higher")
 PROMPT_RATE = Metric("prompt_tokens_per_s", "prompt tok/s", better="higher")
 PROMPT_TOKENS = Metric("prompt_tokens", "prompt tokens", better=None)
 TTFT_P50 = Metric("ttft_p50_ms", "TTFT p50 ms")
+TTFT_P95 = Metric("ttft_p95_ms", "TTFT p95 ms")
 TTFT_P99 = Metric("ttft_p99_ms", "TTFT p99 ms")
 TPOT_P50 = Metric("tpot_p50_ms", "TPOT p50 ms")
 TPOT_P99 = Metric("tpot_p99_ms", "TPOT p99 ms")
@@ -42,12 +43,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
-def percentiles_ms(seconds: Iterable[float | None], p50: Metric, p99: Metric) -> dict[str, float]:
-    """Return both metrics in ms, ignoring None; return an empty dict without values."""
+def percentiles_ms(
+    seconds: Iterable[float | None], p50: Metric, high: Metric, percent: float = 99
+) -> dict[str, float]:
+    """Return the median and a high percentile in ms, ignoring None; return an empty dict without values."""
     values = [1000 * value for value in seconds if value is not None]
     if not values:
         return {}
-    return {p50.name: percentile(values, 50), p99.name: percentile(values, 99)}
+    return {p50.name: percentile(values, 50), high.name: percentile(values, percent)}
 
 
 def latencies(completions: Sequence[Completion]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 # With its leading space, each is one token in most vocabularies.
 WORDS = """
@@ -20,8 +21,13 @@ class Prompts:
         self._random = random.Random(seed)
 
     def text(self, words: int) -> str:
-        """Return a text of ``words`` words, which is about as many tokens."""
-        return " ".join(self._random.choices(WORDS, k=words))
+        """Return a text of ``words`` words, which is about as many tokens.
+
+        Each word occurs as often as any other, or once more, so texts of one length have as many tokens.
+        """
+        rounds = -(-words // len(WORDS))
+        shuffled = (word for _ in range(rounds) for word in self._random.sample(WORDS, len(WORDS)))
+        return " ".join(islice(shuffled, words))
 
     def texts(self, count: int, words: int) -> list[str]:
         """Return ``count`` texts of ``words`` words each."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from fllm_bench.client import Client, RequestFailed
+from fllm_bench.client import Client, Prompt, RequestFailed
 from fllm_bench.response_reader import Completion
 
 
@@ -21,7 +21,7 @@ class RequestLog(Struct):
     """Number of completions with fewer tokens than requested."""
 
     async def send(
-        self, client: Client, prompt: str, tokens: int, *, stream: bool = True
+        self, client: Client, prompt: Prompt, tokens: int, *, stream: bool = True
     ) -> Completion | None:
         """Send one request and record its result; return None if it failed."""
         try:

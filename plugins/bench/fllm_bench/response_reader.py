@@ -140,6 +140,11 @@ class _Delta(Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None  # vLLM's name for reasoning_content
+    tool_calls: list[msgspec.Raw] | None = None
+
+    @property
+    def has_text(self) -> bool:
+        return bool(self.content or self.reasoning_content or self.reasoning or self.tool_calls)
 
 
 class _Choice(Struct):
@@ -149,8 +154,7 @@ class _Choice(Struct):
 
     @property
     def has_text(self) -> bool:
-        delta = self.delta
-        return bool(self.text or (delta and (delta.content or delta.reasoning_content or delta.reasoning)))
+        return bool(self.text or (self.delta and self.delta.has_text))
 
 
 class _Chunk(Struct):
