@@ -15,6 +15,8 @@ WORKLOADS = {
     "prefill": "--requests 2 --words 64",
     "prefix": "--requests 1 --prefix-words 256 --words 8",
     "interference": "--requests 2 --words 4 --long-words 512",
+    "agents": "--concurrency 2 --turns 2 --prefix-tokens 900 --growth-tokens 120 --tokens 4",
+    "long-context": "--context 300 --tokens 4",
 }
 
 
@@ -34,6 +36,12 @@ def test_prompts_are_about_as_many_tokens_as_words(server: Server) -> None:
     done = run("bench", "prefill", server.url, "--rounds", "1", "--requests", "2", "--words", "200", "--json")
     [result] = json.loads(done.stdout)["results"]
     assert result["medians"]["prompt_tokens"] == pytest.approx(200, rel=0.05)
+
+
+def test_a_long_context_has_exactly_the_wanted_tokens(server: Server) -> None:
+    done = run("bench", "long-context", server.url, "--rounds", "1", "--context", "300", "--json")
+    [result] = json.loads(done.stdout)["results"]
+    assert result["medians"]["prompt_tokens"] == 300
 
 
 def test_a_shared_prefix_is_cached_after_the_first_request(server: Server) -> None:

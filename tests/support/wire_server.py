@@ -56,7 +56,7 @@ def error_response(status: str, message: str) -> bytes:
 
 def tokens(body: dict[str, Any]) -> Iterator[bytes]:
     """Yield a response with ``max_tokens`` tokens, one per chunk if streamed; words are tokens."""
-    prompt = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
+    prompt = body["prompt"] if "prompt" in body else " ".join(each["content"] for each in body["messages"])
     usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": body["max_tokens"]}
     if not body.get("stream"):
         yield full_response({"choices": [{"text": "", "finish_reason": "length"}], "usage": usage})

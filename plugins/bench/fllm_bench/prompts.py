@@ -12,10 +12,11 @@ water green night road table chair door story world horse street ocean island mo
 flower tree bird fish bread sugar salt coffee kitchen mirror picture clock school teacher doctor engine
 wheel train ship silver gold iron glass cotton leather candle basket ladder hammer needle pocket button
 """.split()  # noqa: SIM905
+FIRST = "The"
 
 
 class Prompts:
-    """Generates texts of random words: two texts may share the first word, but hardly ever the first five."""
+    """Generates texts of random words: two texts share the first word, but hardly ever the first five."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
@@ -23,11 +24,12 @@ class Prompts:
     def text(self, words: int) -> str:
         """Return a text of ``words`` words, which is about as many tokens.
 
-        Each word occurs as often as any other, or once more, so texts of one length have as many tokens.
+        Texts of one length have the same number of tokens, or nearly. The first word has no leading space, so
+        it is always the same; after it, each word occurs as often as any other, or once more.
         """
         rounds = -(-words // len(WORDS))
         shuffled = (word for _ in range(rounds) for word in self._random.sample(WORDS, len(WORDS)))
-        return " ".join(islice(shuffled, words))
+        return " ".join((FIRST, *islice(shuffled, words - 1)))
 
     def texts(self, count: int, words: int) -> list[str]:
         """Return ``count`` texts of ``words`` words each."""

@@ -29,14 +29,14 @@ class Size(Struct, frozen=True):
 async def measure_size(client: Client, log: RequestLog, make_prompt: Callable[[int], Prompt]) -> Size | None:
     """Measure the size of the prompts that ``make_prompt`` makes from a number of words.
 
-    Two short prompts with each word once and twice are sent; ``log`` receives the requests. Return None if
+    Two short prompts are sent, with each word once and twice; ``log`` receives the requests. Return None if
     one fails. A server that reports no ``usage`` is taken to count each word as a token.
     """
-    once = await log.send(client, make_prompt(len(WORDS)), 1)
-    twice = await log.send(client, make_prompt(2 * len(WORDS)), 1) if once else None
+    once = await log.send(client, make_prompt(1 + len(WORDS)), 1)
+    twice = await log.send(client, make_prompt(1 + 2 * len(WORDS)), 1) if once else None
     if not once or not twice:
         return None
     per_word = (twice.prompt_tokens - once.prompt_tokens) / len(WORDS)
     if per_word <= 0:
         return Size(per_word=1.0, around=0.0)
-    return Size(per_word=per_word, around=once.prompt_tokens - per_word * len(WORDS))
+    return Size(per_word=per_word, around=once.prompt_tokens - per_word * (1 + len(WORDS)))

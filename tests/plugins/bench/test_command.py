@@ -19,6 +19,19 @@ SMALL = {
     "prefill": ["--requests", "2", "--words", "8"],
     "prefix": ["--requests", "1", "--prefix-words", "8", "--words", "4"],
     "interference": ["--requests", "2", "--words", "4", "--long-words", "16"],
+    "agents": [
+        "--concurrency",
+        "2",
+        "--turns",
+        "2",
+        "--prefix-tokens",
+        "80",
+        "--growth-tokens",
+        "20",
+        "--tokens",
+        "2",
+    ],
+    "long-context": ["--context", "200", "--tokens", "2"],
 }
 
 
@@ -97,6 +110,16 @@ def test_servers_take_turns_with_other_prompts_of_the_same_length(bench: Bench) 
         bench("latency", ours.url, "--against", peer.url, "--requests", "1")
     assert [name for name, _ in order[2:]] == ["ours", "peer", "ours", "peer"]
     assert len({prompt for _, prompt in order[2:]}) == 4
+
+
+def test_a_seed_sends_the_same_prompts_to_all_servers_in_each_run(bench: Bench) -> None:
+    with scripted_server() as ours, scripted_server() as peer:
+        for _ in range(2):
+            bench("latency", ours.url, "--against", peer.url, "--seed", "7")
+    prompts = [body["prompt"] for body in ours.bodies]
+    assert prompts == [body["prompt"] for body in peer.bodies]
+    assert prompts[: len(prompts) // 2] == prompts[len(prompts) // 2 :]
+    assert len(set(prompts)) == 5  # one to connect, two in each round
 
 
 def test_the_key_may_come_from_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

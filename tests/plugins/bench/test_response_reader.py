@@ -49,6 +49,11 @@ def test_text_of_a_chat_counts_wherever_it_stands(field: str) -> None:
     assert streamed(role, event({"choices": [{"delta": {field: "a"}}]}), DONE).output_tokens == 1
 
 
+def test_a_piece_of_a_tool_call_is_a_token() -> None:
+    call = event({"choices": [{"delta": {"content": None, "tool_calls": [{"index": 0, "id": "call_1"}]}}]})
+    assert streamed(call, DONE).output_tokens == 1
+
+
 def test_a_token_without_text_comes_with_the_finish() -> None:
     completion = streamed(event(LENGTH), event(USAGE), DONE)
     assert 0 < completion.first_token == completion.last_token <= completion.end
