@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice, repeat
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -41,8 +41,20 @@ class Executor:
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
         hidden = self._model.forward(torch.tensor(ids), attention, self._cache)
-        pieces = torch.split(hidden, [row.count for row in batch])
-        tokens, logprobs = self._sample(batch, pieces)
+        if len(hidden) == len(batch) and all(_is_decode(row) for row in batch):
+            tokens, logprobs = self._sample(batch, hidden)
+            return [
+                Sampled(token_id=token, logprob=logprob)
+                for token, logprob in zip(tokens, logprobs, strict=True)
+            ]
+        return self._execute_pieces(batch, torch.split(hidden, [row.count for row in batch]))
+
+    def _execute_pieces(self, batch: Sequence[Row], pieces: Sequence[Tensor]) -> list[Sampled]:
+        """Return the results of rows from their hidden states."""
+        ends = [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
+        rows = [end for row in batch for end in expand_drafts(row)]
+        sampled = self._sample(rows, torch.cat(ends)) if rows else ((), ())
+        tokens, logprobs = iter(sampled[0]), iter(sampled[1])
         return [
             verify_drafts(
                 row,
@@ -54,22 +66,16 @@ class Executor:
         ]
 
     def _sample(
-        self, batch: Sequence[Row], pieces: Sequence[Tensor]
-    ) -> tuple[Iterator[int], Iterator[TokenLogprob | None]]:
-        """Return the tokens sampled at the ends of all rows, in the order of the rows."""
-        rows = [end for row in batch for end in expand_drafts(row)]
-        if not rows:
-            return iter(()), iter(())
-        sampled_hidden = torch.cat(
-            [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
-        )
+        self, rows: Sequence[Row], hidden: Tensor
+    ) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
+        """Return what comes after each of the rows, which have no drafts, and its log-probability."""
         size = self._model.vocab_size
         if all(row.sampling.logprobs is None and is_greedy(row, self._eos) for row in rows):
             allowed = logit_masks.stack(rows, size, self._device)
-            return iter(self._model.greedy_tokens(sampled_hidden, allowed)), repeat(None, len(rows))
-        logits = self._model.logits(sampled_hidden)
+            return self._model.greedy_tokens(hidden, allowed), [None] * len(rows)
+        logits = self._model.logits(hidden)
         tokens = sample(rows, logits, self._eos, logit_masks.stack(rows, size, self._device))
-        return iter(tokens), iter(_logprobs(rows, logits, tokens))
+        return tokens, _logprobs(rows, logits, tokens)
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:
         if not row.prompt_logprobs:
@@ -83,6 +89,11 @@ class Executor:
             logits = self._model.logits(hidden[at : at + len(part)])
             logprobs += top_logprobs(logits, part, [top] * len(part))
         return logprobs
+
+
+def _is_decode(row: Row) -> bool:
+    """Return whether the row computes one token and samples the next, and nothing else is asked of it."""
+    return row.sample and row.count == 1 and not row.prompt_logprobs
 
 
 def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> list[TokenLogprob | None]:

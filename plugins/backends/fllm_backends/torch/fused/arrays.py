@@ -132,6 +132,8 @@ class ArgmaxState(NamedTuple):
     tokens: Integers
     masks: NDArray[np.int32]
     """[rows, words], a bit for each token; no rows if all tokens are allowed."""
+    chosen: Integers
+    """The best token of all threads: [rows]."""
 
 
 class Scratch(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,6 @@ from torch import Tensor
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.rope_config import Rope
-from fllm_backends.torch import rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape
 from fllm_backends.torch.fused import layers, lm_head
 from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, ModelShape, Scratch
@@ -24,7 +22,8 @@ from fllm_backends.torch.fused.layer_packing import LayerPacker, OwnParts, Padde
 from fllm_backends.torch.fused.low_rank import LowRankAdapters
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
-from fllm_backends.torch.fused.pages import PagePlaces, tile_rows, tiles, tokens_per_tile
+from fllm_backends.torch.fused.pages import PagePlaces, PageTables, tile_rows, tiles, tokens_per_tile
+from fllm_backends.torch.fused.rotary_tables import RotaryTables
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Weights
@@ -33,6 +32,17 @@ from fllm_backends.torch.ranks import ALONE, Ranks
 MAX_GROWTH = 1.5
 """How many times the weights may become by padding."""
 ACTIVATIONS = {"silu": Activation.SILU, "gelu": Activation.GELU, "gelu_tanh": Activation.GELU_TANH}
+
+
+class _Cache(NamedTuple):
+    """A KV cache, as the kernels read it. Keys and values are views of the float16 bits."""
+
+    source: KVCache
+    keys: NDArray[np.uint16]
+    """[layers, pages, kv_heads, head_dim, PANEL]"""
+    values: NDArray[np.uint16]
+    """[layers, pages, kv_heads, PANEL, head_dim]"""
+    tables: PageTables
 
 
 def is_supported(a: Architecture) -> bool:
@@ -79,11 +89,10 @@ class FusedLM:
         self._head = packer.matrices([head], PLANES_15_BIT)
         self._embedding = lm_head.embedding(embedding)
         self._packed = packer.packed, embedding  # the kernels hold their addresses
-        self._frequencies = [_frequencies(rope, a.rotary_dim) for rope in a.ropes]
-        amplitudes = [rotary.amplitude(rope) for rope in a.ropes]
-        self._amplitudes = np.array(amplitudes, np.float32)[:, None, None]
+        self._rotary = RotaryTables(a.ropes, a.rotary_dim)
         self._max_pages = -(-max_positions // PANEL)
-        self._scratch = self._allocate_scratch(1)
+        self._scratch = self._step_scratch = self._allocate_scratch(1)
+        self._cache: _Cache | None = None
 
     def compile(self) -> None:
         """Compile the kernels, or load those that an earlier start has compiled."""
@@ -111,7 +120,9 @@ class FusedLM:
         x = self._embed(token_ids.numpy())
         if a.embedding_scale != a.residual_scale:
             x *= np.float32(a.embedding_scale / a.residual_scale)
-        self._run_layers(x, self._batch(batch, cache.block_size // PANEL), *self._pages(cache))
+        if self._cache is None or self._cache.source is not cache:
+            self._cache = self._read_cache(cache)
+        self._run_layers(x, self._batch(batch, self._cache.tables), self._cache.keys, self._cache.values)
         return torch.from_numpy(x)
 
     def _embed(self, token_ids: Integers) -> Floats:
@@ -122,7 +133,7 @@ class FusedLM:
     def _run_layers(
         self, x: Floats, batch: Batch, keys: NDArray[np.uint16], values: NDArray[np.uint16]
     ) -> None:
-        """Run all layers over ``x`` in place. Keys and values are those of `_pages`."""
+        """Run all layers over ``x`` in place. Keys and values are those of `_Cache`."""
         scratch = self._scratch_for(len(x))
         self._run(layers.forward, self._shape, self._layers, batch, x, keys, values, scratch)
 
@@ -139,11 +150,10 @@ class FusedLM:
         """Return the most likely token of each row of [rows, hidden], without storing all logits."""
         shape = (self._threads, len(hidden))
         masks = np.empty((0, 0), np.int32) if allowed is None else allowed.numpy()
-        state = ArgmaxState(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64), masks)
+        values, tokens = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+        state = ArgmaxState(values, tokens, masks, np.empty(len(hidden), np.int64))
         self._run_head(lm_head.greedy_tokens, hidden, state)
-        # Of equals the first, whichever thread found it.
-        tokens = np.where(state.values == state.values.max(axis=0), state.tokens, self.vocab_size)
-        chosen: list[int] = tokens.min(axis=0).tolist()
+        chosen: list[int] = state.chosen.tolist()
         return chosen
 
     def _project(self, hidden: Tensor) -> Tensor:
@@ -160,45 +170,37 @@ class FusedLM:
         phases = max(len(self.architecture.layers) * layers.PHASES, lm_head.PHASES)
         self._kernel_threads.run(kernel, phases, *arguments)
 
-    def _pages(self, cache: KVCache) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """Return keys as [layers, pages, kv_heads, head_dim, PANEL], values with the last two swapped.
-
-        Both are views of the float16 bits.
-        """
+    def _read_cache(self, cache: KVCache) -> _Cache:
         a, dim = self.architecture, self._sizes.head_dim
         keys, values = (array.reshape(len(a.layers), -1).view(np.uint16) for array in cache.arrays())
         shape = len(a.layers), -1, len(self._own.kv_heads)
-        return keys.reshape(*shape, dim, PANEL), values.reshape(*shape, PANEL, dim)
+        return _Cache(
+            cache,
+            keys.reshape(*shape, dim, PANEL),
+            values.reshape(*shape, PANEL, dim),
+            PageTables(cache.block_size // PANEL),
+        )
 
-    def _batch(self, batch: AttentionBatch, pages: int) -> Batch:
-        """Build the kernels' batch; a block has ``pages`` pages."""
-        places = PagePlaces.of(batch.rows, pages)
-        angles = [self._angles(index, places.positions, batch) for index in range(len(self._frequencies))]
+    def _batch(self, batch: AttentionBatch, tables: PageTables) -> Batch:
+        """Build the kernels' batch."""
+        places = PagePlaces.of(batch.rows, tables)
         return Batch(
             places.positions,
             places.slots,
-            np.cos(angles) * self._amplitudes,
-            np.sin(angles) * self._amplitudes,
+            *self._rotary.rotations(places.positions, batch),
             places.tables,
             tiles(batch.rows, tokens_per_tile(self.architecture.heads, self.architecture.kv_heads)),
             self.low_rank.select(batch.rows),
         )
 
-    def _angles(self, index: int, positions: Integers, batch: AttentionBatch) -> Floats:
-        """Return the angles of all tokens by one of the ropes: [tokens, rotary_dim / 2]."""
-        frequencies, long = self._frequencies[index]
-        switch_length = self.architecture.ropes[index].switch_length
-        if long is not None and switch_length is not None:
-            is_long = batch.sequence_lengths.numpy() > switch_length
-            frequencies = np.where(is_long[:, None], long, frequencies)
-        angles: Floats = positions.astype(np.float32)[:, None] * frequencies
-        return angles
-
     def _scratch_for(self, tokens: int) -> Scratch:
         if tokens > len(self._scratch.hidden):
             self._scratch = self._allocate_scratch(tokens)
-        own = Scratch._fields.index("outputs")
-        return Scratch._make([*(array[:tokens] for array in self._scratch[:own]), *self._scratch[own:]])
+        if tokens != len(self._step_scratch.hidden):
+            own = Scratch._fields.index("outputs")
+            parts = [array[:tokens] for array in self._scratch[:own]]
+            self._step_scratch = Scratch._make([*parts, *self._scratch[own:]])
+        return self._step_scratch
 
     def _allocate_scratch(self, tokens: int) -> Scratch:
         a, threads, sizes, own = self.architecture, self._threads, self._sizes, self._own
@@ -265,9 +267,3 @@ def _model_shape(a: Architecture, sizes: PaddedSizes, own: OwnParts) -> ModelSha
         experts_per_token=a.experts.per_token if a.experts else 0,
         normalize_experts=bool(a.experts and a.experts.normalized),
     )
-
-
-def _frequencies(rope: Rope, rotary_dim: int) -> tuple[Floats, Floats | None]:
-    """Return the frequencies of a rope, and those of long sequences if they differ."""
-    long = rotary.frequencies(rope, rotary_dim, long=True).numpy() if rope.switch_length else None
-    return rotary.frequencies(rope, rotary_dim).numpy(), long

@@ -127,7 +127,7 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
     """Find the greatest allowed logit of each row among those that this thread computes, and its token.
 
     ``state`` is [threads, rows] and starts at -infinity. A thread's pieces ascend, so the first of equals
-    stays.
+    stays. The calling thread chooses among those of all threads: of equals the first token.
     """
     normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, 0)
     rows, groups = s.hidden_scales.shape[0], s.hidden_scales.shape[1]
@@ -165,3 +165,11 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
                         if value > values[block + row] and allowed >> i & 1:
                             values[block + row], tokens[block + row] = value, panel * PANEL + i
     finish_phase(team, 1, completed, pieces)
+    if team.thread == 0:
+        for row in range(rows):
+            best = 0
+            for thread in range(1, team.threads):
+                value, most = state.values[thread, row], state.values[best, row]
+                if value > most or (value == most and state.tokens[thread, row] < state.tokens[best, row]):
+                    best = thread
+            state.chosen[row] = state.tokens[best, row]

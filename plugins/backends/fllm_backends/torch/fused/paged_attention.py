@@ -22,7 +22,7 @@ from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.padding import round_up
-from fllm_backends.torch.fused.pages import PagePlaces, tile_rows, tiles, tokens_per_tile
+from fllm_backends.torch.fused.pages import PagePlaces, PageTables, tile_rows, tiles, tokens_per_tile
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
 MAX_GROWTH = 1.5
@@ -128,6 +128,8 @@ class KernelAttention:
     def __init__(self, threads: KernelThreads) -> None:
         self._threads = threads
         self._batches: dict[tuple[int, int], _Batch] = {}
+        self._tables: dict[int, PageTables] = {}
+        """By the size of a block."""
         self._scratch: dict[tuple[int, int, int], _Scratch] = {}
         self._layers: dict[int, _Heads] = {}
 
@@ -209,7 +211,7 @@ class KernelAttention:
             window,
             _bits(key_store, kv_heads, key_dim, PANEL),
             _bits(value_store, kv_heads, PANEL, value_dim),
-            self._buffers(tile_rows(count, kv_heads), key_dim, value_dim, places.page_tables.shape[1] + 1),
+            self._buffers(tile_rows(count, kv_heads), key_dim, value_dim, _longest(places) + 1),
             out,
         )
         return torch.from_numpy(out)
@@ -229,7 +231,8 @@ class KernelAttention:
         """Return the batch for tiles of ``size`` tokens."""
         key = block_size, size
         if key not in self._batches:
-            places = PagePlaces.of(batch.rows, block_size // PANEL)
+            tables = self._tables.setdefault(block_size, PageTables(block_size // PANEL))
+            places = PagePlaces.of(batch.rows, tables)
             self._batches[key] = _Batch(*places, tiles(batch.rows, size))
         return self._batches[key]
 
@@ -253,6 +256,11 @@ def _tensors(cache: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     kv_heads, key_dim, value_dim = keys.shape[2], keys.shape[3], values.shape[3]
     pages = keys.view(-1, kv_heads, key_dim, PANEL).transpose(2, 3)
     return pages, values.view(-1, kv_heads, PANEL, value_dim)
+
+
+def _longest(batch: _Batch) -> int:
+    """Return the number of pages that a token attends to at most."""
+    return int(batch.positions.max()) // PANEL + 1
 
 
 def _heads(pattern: Pattern, heads: int, kv_heads: int, key_dim: int) -> _Heads:
