@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 
-.PHONY: help serve test check faults docs map lock audit clean
+.PHONY: help serve test check faults compare docs map lock audit clean
 
 serve: $(STAMP)  ## Serve the embedded model on http://localhost:8000. ARGS="--port 8080" are options of `serve`.
 	@exec $(VENV)/bin/furiosa-llm serve $(ARGS)
@@ -22,6 +22,9 @@ check: $(STAMP)  ## Check formatting, lint, types and import contracts.
 
 faults: $(STAMP)  ## Write the table of faults of docs/reliability.md.
 	@PATH="$(abspath $(VENV))/bin:$$PATH" scripts/faults
+
+compare: $(STAMP)  ## Compare with other engines. ARGS="--only throughput --peers llama.cpp" for a part of it.
+	@$(VENV)/bin/python benchmarks/compare.py $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	@scripts/require-python $(PYTHON) $(or $(MAKECMDGOALS),serve)

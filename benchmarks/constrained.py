@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import statistics
 import time
 from typing import Any
@@ -34,10 +35,14 @@ async def main() -> None:
             for kind, rates in speeds.items():
                 extra = {"guided_regex": LINES} if kind == "constrained" else {}
                 rates.append(await measure_round(client, options, numbers, extra))
-    for kind, rates in speeds.items():
-        print(row(kind, rates[1:], 1), "tokens/s")
-    pairs = zip(*(rates[1:] for rates in speeds.values()), strict=True)
-    print(row("ratio", [constrained / free for free, constrained in pairs], 2))
+    measured = {kind: rates[1:] for kind, rates in speeds.items()}
+    pairs = zip(*measured.values(), strict=True)
+    measured["ratio"] = [constrained / free for free, constrained in pairs]
+    if options.json:
+        print(json.dumps(measured))
+        return
+    for kind, values in measured.items():
+        print(row(kind, values, 2) if kind == "ratio" else f"{row(kind, values, 1)} tokens/s")
 
 
 def row(name: str, values: list[float], digits: int) -> str:
@@ -92,6 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--json", action="store_true", help="print the values of each round as JSON")
     return parser.parse_args()
 
 

@@ -35,13 +35,13 @@ LAYERS, HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM = 16, 2048, 8192, 32, 8, 64
 CONTEXT = 2048
 
 
-def write_model(path: Path) -> None:
+def write_model(path: Path, context: int = CONTEXT) -> None:
     """Write a random Llama in float16, with the embedded model's tokenizer."""
     reader = gguf.GGUFReader(locate().location)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("random")
     writer.add_block_count(LAYERS)
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(HIDDEN)
     writer.add_feed_forward_length(INNER)
     writer.add_head_count(HEADS)

@@ -19,7 +19,7 @@ PANELS = (
     (TPOT_P50, "Time per output token, ms", "median; less is better"),
 )
 FIRST_COLOR = "#d1495b"
-OTHER_COLORS = ("#2e4057", "#66a182", "#edae49", "#8d96a3", "#7768ae")
+OTHER_COLORS = ("#2e4057", "#66a182", "#edae49", "#8d96a3", "#7768ae", "#4f9dbf", "#a0703c", "#c58bb0")
 TEXT_COLOR = "#333333"
 
 STYLE: dict[Any, Any] = {
@@ -63,7 +63,7 @@ def draw_plot(report: Report, file: Path) -> None:
             axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=20)
             axes.text(0, 1.04, subtitle, transform=axes.transAxes, fontsize=9, color="#777777")
         lines, names = panels[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
+        figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5), frameon=False)
         metadata = {"Date": None} if file.suffix == ".svg" else None
         figure.savefig(file, dpi=160, metadata=metadata)
 

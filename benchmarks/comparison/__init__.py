@@ -1,0 +1,1 @@
+"""Compare the server with other engines: the loads, the servers, their measurements, and the table."""
