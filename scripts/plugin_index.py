@@ -26,6 +26,7 @@ KINDS = {
     "tool-call parser": "tool-parser",
     "reasoning parser": "reasoning-parser",
     "grammar backend": "grammar",
+    "drafter": "drafter",
     "command": "command",
     "fllm_chat_template": "chat-template",
     "fllm_collectors": "metrics",
@@ -34,7 +35,7 @@ KINDS = {
 }
 """Kinds of the index, by kind of entry, and by hook without entries."""
 SUMMARIES = {
-    "backends": "Engines: PyTorch, processes, replicas, other OpenAI-compatible servers, RNGD; grammars.",
+    "backends": "Engines: PyTorch, processes, replicas, OpenAI-compatible servers, RNGD; grammars, drafters.",
     "batches": "OpenAI's files and batches: /v1/files and /v1/batches.",
     "bench": "Measures a server: `furiosa-llm bench`.",
     "messages": "Anthropic's Messages API: /v1/messages.",

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fllm.config import BackendConfig, Device, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
+from fllm.drafter import (
+    DraftedSequence,
+    Drafter,
+    DrafterContext,
+    DrafterFactory,
+    DraftRequest,
+    DraftResult,
+)
 from fllm.errors import (
     BackendError,
     BackendLost,
@@ -47,9 +55,9 @@ from fllm.interfaces import (
 from fllm.placement import EngineLaunch, PlacedEngine, Placement, PlacementContext, PlacementFactory
 from fllm.plugin_usage import PluginUsage
 from fllm.plugins.hooks import API_VERSION, hookimpl
-from fllm.plugins.options import backend_options, placement_options
+from fllm.plugins.options import backend_options, drafter_options, placement_options
 from fllm.plugins.parser_detection import ParserEntry
-from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
+from fllm.plugins.registry import BackendEntry, DrafterEntry, Entry, PlacementEntry
 from fllm.server_description import ModelDescription, PagePanel, ServerDescription
 from fllm.structured_output.interfaces import (
     CompiledGrammar,
@@ -188,6 +196,13 @@ __all__ = [
     "Constraint",
     "ContentPart",
     "Device",
+    "DraftRequest",
+    "DraftResult",
+    "DraftedSequence",
+    "Drafter",
+    "DrafterContext",
+    "DrafterEntry",
+    "DrafterFactory",
     "DrainsReplicas",
     "EngineLaunch",
     "EngineObserver",
@@ -283,6 +298,7 @@ __all__ = [
     "UserError",
     "Vocabulary",
     "backend_options",
+    "drafter_options",
     "error_body",
     "hookimpl",
     "placement_options",

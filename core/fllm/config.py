@@ -58,20 +58,14 @@ class Device(Struct, frozen=True):
 class Speculation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of speculative decoding, which never changes the output. The names are vLLM's."""
 
-    method: Literal["ngram"]
-    """Propose the tokens that followed an earlier occurrence of the latest tokens."""
+    method: str
+    """Name of the drafter."""
     num_speculative_tokens: Positive
-    """Maximum number of draft tokens per step."""
-    prompt_lookup_max: Positive = 4
-    """Longest n-gram to look up; shorter ones follow."""
-    prompt_lookup_min: Positive = 2
+    """Maximum number of draft tokens of a sequence per step."""
     disable_by_batch_size: Positive | None = None
-    """No drafts while more sequences than this run; ``None``: the backend's own limit."""
-
-    def __post_init__(self) -> None:
-        shortest, longest = self.prompt_lookup_min, self.prompt_lookup_max
-        if shortest > longest:
-            raise ValueError(f"prompt_lookup_min is {shortest} and prompt_lookup_max is {longest}")
+    """No drafts while more sequences than this run; ``None``: as measured."""
+    settings: dict[str, Any] = {}
+    """The other fields of ``--speculative-config``, which belong to the drafter."""
 
 
 class LoraAdapter(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from fllm.config import BackendConfig, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.containment import mapped
+from fllm.drafter import DrafterFactory
 from fllm.errors import ConfigError, FllmError
 from fllm.events import ParserEvent
 from fllm.plugin_usage import PluginUsage, UsageMeter
@@ -209,6 +210,8 @@ class BackendContext(Struct, frozen=True, kw_only=True):
     """Configuration with which another process loads the same plugins."""
     load_grammar: Callable[[str], GrammarFactory] | None = None
     """Imports a grammar backend by name, or raises `PluginError`. ``None``: none is available."""
+    load_drafter: Callable[[str], DrafterFactory] | None = None
+    """Imports a drafter by name, or raises `PluginError`. ``None``: none is available."""
     engine_host: EngineHost = field(default_factory=_new_engine_host)
     """Starts the processes of engines, through placements. All backends of a server share one."""
     load_backend: Callable[[str], BackendFactory] | None = None

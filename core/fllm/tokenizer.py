@@ -177,6 +177,10 @@ class Tokenizer:
         """Return the text of token ids; ids that are not in the vocabulary are omitted."""
         return self._inner.decode(ids, skip_special_tokens=skip_special_tokens)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each token, by its name in the vocabulary."""
+        return dict(self._inner.get_vocab())
+
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or ``None``."""
         return self._inner.token_to_id(token)

@@ -341,6 +341,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Draft tokens proposed by speculative decoding since the start."""
     accepted: int = 0
     """Draft tokens accepted since the start."""
+    drafters_off: int = 0
+    """1 while nothing is drafted, because drafts lose time or the drafter has failed; else 0."""
     steps: int = 0
     """Steps of the engine since the start; an engine that does not count them always reports 0."""
     grammar_compilations: int = 0

@@ -6,11 +6,12 @@ blocks, the prefix cache, chunks or preemption changes the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import cycle, islice
 
 from fllm.batching import Row, RunnerCapabilities, Sampled, stop_tokens
+from fllm.drafter import DraftedSequence, DraftRequest, DraftResult
 from fllm.values import GenerateRequest, ModelCard, Progress, SamplingParams, TokenLogprob
 
 VOCABULARY = 11
@@ -49,22 +50,38 @@ def _unless_banned(token: int, sampling: SamplingParams, exist: int, stops: froz
 
 
 class Oracle:
-    """A drafter that knows the "model"; ``rights`` repeat and define which of its drafts are right."""
+    """A drafter that knows the "model"; for each sequence, ``rights`` say which of its drafts are right."""
 
-    def __init__(self, rights: Sequence[bool], width: int = 5, seed: int = 0) -> None:
-        self._rights = cycle(rights)
+    def __init__(self, rights: Sequence[bool] = (True,), width: int = 5) -> None:
+        self._rights = rights
         self._width = width
-        self._seed = seed
-        self.updates: list[tuple[int, int]] = []
+        self._rights_of: dict[str, Iterator[bool]] = {}
+        self.results: list[tuple[int, int]] = []
+        """Numbers of drafted and accepted tokens."""
+        self.ended: list[str] = []
+        self.closed = False
 
-    def draft(self, token_ids: Sequence[int], max_drafts: int) -> list[int]:
-        context = list(token_ids)
-        for right in islice(self._rights, min(self._width, max_drafts)):
-            context.append((pick(context, self._seed) + (not right)) % VOCABULARY)
-        return context[len(token_ids) :]
+    def start(self, sequence: DraftedSequence) -> None:
+        self._rights_of[sequence.id] = cycle(self._rights)
 
-    def update(self, drafted: int, accepted: int) -> None:
-        self.updates.append((drafted, accepted))
+    def propose(self, batch: Sequence[DraftRequest]) -> list[list[int]]:
+        return [self._draft(each.sequence, each.max_tokens) for each in batch]
+
+    def verified(self, results: Sequence[DraftResult]) -> None:
+        self.results += [(each.drafted, each.accepted) for each in results]
+
+    def end(self, sequence: DraftedSequence) -> None:
+        del self._rights_of[sequence.id]
+        self.ended.append(sequence.id)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _draft(self, sequence: DraftedSequence, max_tokens: int) -> list[int]:
+        context = list(sequence.token_ids)
+        for right in islice(self._rights_of[sequence.id], min(self._width, max_tokens)):
+            context.append((pick(context, sequence.seed) + (not right)) % VOCABULARY)
+        return context[len(sequence.token_ids) :]
 
 
 class FakeRunner:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from support.drafting import AlwaysOn
 
 from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig, Device, Speculation
+from fllm.plugins.loader import load_plugins
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, SamplingParams, TokenLogprob
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
@@ -25,8 +29,10 @@ class Generation:
         asked = BackendConfig(model=str(directory), speculative_config=speculation, **config)
         runner = TorchRunner(read_torch_config(asked), Device("cpu"), 8)
         self._left = len(prompts)
-        self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8))
-        self._loop.load(lambda progress: None)
+        drafter = load_plugins().drafters.load(speculation.method) if speculation else None
+        self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8), drafter=drafter)
+        with patch("fllm.batching.drafting.drafting.DraftMeter", AlwaysOn):
+            self._loop.load(lambda progress: None)
         for index, prompt in enumerate(prompts):
             self._loop.submit(prompt, seed=index, arrival_time=0.0)
         self._loop.run(self._deliver)

@@ -100,6 +100,7 @@ class SettingsLoader:
             progress=progress,
             plugins=self.settings.plugin_config,
             load_grammar=self._plugins.grammars.load,
+            load_drafter=self._plugins.drafters.load,
             engine_host=self._engine_host,
             load_backend=self._plugins.backends.load,
         )

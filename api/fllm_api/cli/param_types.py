@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from msgspec import Struct
 
 from fllm.byte_sizes import parse_size
-from fllm.config import Device, PluginOption
+from fllm.config import Device, PluginOption, Speculation
 from fllm.errors import FllmError
 from fllm.files import read_bounded
 from fllm.model.devices import parse_devices
@@ -219,6 +219,9 @@ class LoraModule(Struct, frozen=True, forbid_unknown_fields=True):
     base_model_name: str | None = None
 
 
+_SPECULATION_FIELDS = tuple(name for name in Speculation.__struct_fields__ if name != "settings")
+
+
 class Json(click.ParamType[Any]):
     """JSON of one Python type. The configuration file contains the value itself."""
 
@@ -235,6 +238,23 @@ class Json(click.ParamType[Any]):
             return msgspec.convert(value, self._type)
         except (ValueError, RecursionError) as error:
             self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
+
+
+class SpeculativeConfig(Json):
+    """JSON of a `Speculation`. Fields that it does not have belong to its drafter."""
+
+    def __init__(self, example: str) -> None:
+        super().__init__(Speculation, example)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Decode and validate the value. A ``model`` alone is a draft model, as in vLLM."""
+        if isinstance(value, Speculation):
+            return value
+        fields: dict[str, Any] = Json(dict[str, Any], self._example).convert(value, param, ctx)
+        known = {name: fields.pop(name) for name in _SPECULATION_FIELDS if name in fields}
+        if "model" in fields:
+            known.setdefault("method", "draft_model")
+        return super().convert({**known, "settings": fields}, param, ctx)
 
 
 MODEL_SAMPLING = "auto"

@@ -35,6 +35,7 @@ from fllm_api.cli.lora_settings import lora_adapters, lora_dirs
 from fllm_api.cli.options import DEFAULT_GRAMMAR, NO_GRAMMAR
 from fllm_api.cli.param_types import MODEL_SAMPLING
 from fllm_api.cli.parser_selection import load_possible_parsers
+from fllm_api.cli.speculation_settings import check_speculation
 from fllm_api.config import MAX_IMAGES, ServerConfig
 from fllm_api.data_dir import default_data_dir
 from fllm_api.record_config import RecordConfig, open_private
@@ -103,6 +104,7 @@ def settings_from_options(
     limits = client_limits(options["limit"])
     check_owners(limits.keys() - {""}, options)
     backend, *chain = _wrap_backend(inner, plugins.backends, options)
+    check_speculation(options["speculative_config"], plugins.drafters, is_local=options["placement"] == LOCAL)
     _check_placement(plugins.placements, options, has_process=ENGINE_PROCESS in (backend, *chain))
     return Settings(
         backend=backend,

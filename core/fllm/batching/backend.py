@@ -25,6 +25,7 @@ from fllm.batching.token_filter import TokenFilter
 from fllm.concurrency.timeout_executor import TaskTimeout, TooManyHung
 from fllm.concurrency.turn_executor import Pieces, TurnExecutor
 from fllm.config import BackendConfig, LoraAdapter
+from fllm.drafter import DrafterFactory
 from fllm.errors import (
     BackendLost,
     BackendUnavailable,
@@ -73,7 +74,8 @@ class BatchedBackend:
     ) -> None:
         self._observer = context.observer
         report_cache = None if context.observer is None else self._report_cache
-        self._engine = EngineLoop(runner, config, limits, report_cache=report_cache)
+        drafter = _drafter_factory(config, context)
+        self._engine = EngineLoop(runner, config, limits, report_cache=report_cache, drafter=drafter)
         self._runner = runner
         self._image_turns = TurnExecutor(1, "images")
         self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
@@ -358,3 +360,11 @@ def _grammar_factory(
             f"--grammar-backend {config.grammar}: the backend has no `BackendContext.load_grammar`"
         )
     return context.load_grammar(config.grammar)
+
+
+def _drafter_factory(config: BackendConfig, context: BackendContext) -> DrafterFactory | None:
+    if config.speculative_config is None:
+        return None
+    if context.load_drafter is None:
+        raise ConfigError("--speculative-config: the backend has no `BackendContext.load_drafter`")
+    return context.load_drafter(config.speculative_config.method)

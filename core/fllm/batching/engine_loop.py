@@ -12,14 +12,15 @@ from queue import Empty, SimpleQueue
 from msgspec.structs import replace
 
 from fllm.batching.block_pool import BlockPool
+from fllm.batching.drafting import Drafting, open_drafting
 from fllm.batching.kv_offload import KVOffload, check_offload, open_offload
 from fllm.batching.kv_offload.offload import IDLE_SECONDS
 from fllm.batching.limits import BatchLimits, context_length
-from fllm.batching.ngram_drafter import NgramDrafter
 from fllm.batching.runner import AppliesAdapters, ModelRunner, MovesBlocks, PromptImages, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig, LoraAdapter
+from fllm.drafter import DrafterFactory
 from fllm.errors import BackendError, BackendLost, ConfigError, format_error
 from fllm.interfaces import NO_ADAPTERS
 from fllm.structured_output.grammar_state import GrammarState
@@ -52,6 +53,7 @@ class EngineLoop:
         limits: BatchLimits,
         *,
         report_cache: Callable[[CacheChanges], None] | None = None,
+        drafter: DrafterFactory | None = None,
     ) -> None:
         check_runner(runner)
         self._runner = runner
@@ -61,6 +63,9 @@ class EngineLoop:
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         if config.enable_lora and not isinstance(runner, AppliesAdapters):
             raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS}")
+        self._drafter = drafter
+        """Creates the drafter of `BackendConfig.speculative_config`."""
+        self._drafting: Drafting | None = None
         self._offloads = check_offload(config, runner)
         self._offload: KVOffload | None = None
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -80,12 +85,11 @@ class EngineLoop:
         card = self._runner.load(progress)
         for adapter in config.lora_modules:
             self.read_adapter(adapter)()
+        self._drafting = self._open_drafting(
+            card, progress
+        )  # before the KV cache gets the rest of the memory
         blocks = self._runner.allocate(limits.block_size)
         length = context_length(card, config, blocks * limits.block_size)
-        if card.recurrent and speculation is not None:
-            raise ConfigError(
-                "--speculative-config: this model keeps a state that drafts can't be taken back from"
-            )
         caching = config.enable_prefix_caching and not card.recurrent
         self._pool = BlockPool(
             blocks, limits.block_size, enable_caching=caching, share_blocks=not card.recurrent
@@ -101,7 +105,7 @@ class EngineLoop:
             max_model_len=length,
             long_context_start=card.long_context_start,
             eos_token_ids=card.eos_token_ids,
-            drafter=None if speculation is None else partial(NgramDrafter, speculation),
+            drafting=self._drafting,
             recurrent=card.recurrent,
             offload=self._offload,
         )
@@ -140,6 +144,8 @@ class EngineLoop:
                 if self._offload is not None:
                     self._offload.close(self._pool)
             finally:
+                if self._drafting is not None:
+                    self._drafting.close()
                 self._runner.close()
 
     def submit(
@@ -222,6 +228,15 @@ class EngineLoop:
         """Return which blocks the prefix cache has gained and lost, those in RAM included."""
         changes = self._pool.take_changes()
         return changes if self._offload is None else self._offload.held_changes(changes, self._pool)
+
+    def _open_drafting(self, card: ModelCard, progress: Callable[[Progress], None]) -> Drafting | None:
+        if self._drafter is None or self._config.speculative_config is None:
+            return None
+        if card.recurrent:
+            raise ConfigError(
+                "--speculative-config: this model keeps a state that drafts can't be taken back from"
+            )
+        return open_drafting(self._drafter, self._config, card, self._limits, progress)
 
     def _open_offload(self, card: ModelCard) -> KVOffload | None:
         """Return the tiers below the prefix cache, if the options ask for them and the model has blocks."""

@@ -35,8 +35,8 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
     """The same for a sequence that has been the only one for a while. A request that then arrives waits
     longer, once."""
     block_size: int = 16
-    max_drafting_seqs: int = 2
-    """Nothing is drafted while more sequences run, because a large batch has no computation to spare."""
+    max_drafting_seqs: int | None = None
+    """Nothing is drafted while more sequences run. ``None``: whatever number saves time, as measured."""
     max_loras: int | None = None
     """Maximum number of different LoRA adapters among the running sequences."""
 
@@ -67,7 +67,7 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
                 "at least 1 and at most --max-num-batched-tokens, since each sequence takes a token per step"
             )
         speculation = config.speculative_config
-        drafting = speculation and speculation.disable_by_batch_size
+        drafting = None if speculation is None else speculation.disable_by_batch_size
         return replace(
             self,
             max_num_seqs=seqs,

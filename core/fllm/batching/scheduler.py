@@ -34,16 +34,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fllm.batching.background import Background
 from fllm.batching.batch import Batch, computes_forced
 from fllm.batching.block_pool import BlockPool
+from fllm.batching.drafting import Drafting, Verified
 from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
-from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.prefill_budget import PrefillBudget
-from fllm.batching.runner import PromptImages, Row, Sampled
+from fllm.batching.runner import PromptImages, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.batching.sequence_blocks import SequenceBlocks
 from fllm.batching.step_results import append_forced, append_tokens, finish_output, finish_reason
@@ -75,7 +75,7 @@ class Scheduler:
         max_model_len: int,
         long_context_start: int | None = None,
         eos_token_ids: Iterable[int] = (),
-        drafter: Callable[[], Drafter] | None = None,
+        drafting: Drafting | None = None,
         recurrent: bool = False,
         offload: KVOffload | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -85,7 +85,7 @@ class Scheduler:
         self._long_context_start = long_context_start
         self._max_model_len = min(max_model_len, self._blocks.capacity)
         self._eos_token_ids = tuple(eos_token_ids)
-        self._drafter = drafter
+        self._drafting = drafting
         self._recurrent = recurrent
         """Whether a sequence can't go back by a token: see `ModelCard.recurrent`."""
         self._clock = clock
@@ -104,7 +104,6 @@ class Scheduler:
         self._unaccepted: dict[str, EngineOutput] = {}
         """Outputs of sequences whose grammar has not accepted the last token yet, by the sequence's id."""
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
-        self._drafted = self._accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -121,8 +120,9 @@ class Scheduler:
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,
-            drafted=self._drafted,
-            accepted=self._accepted,
+            drafted=self._drafting.drafted if self._drafting else 0,
+            accepted=self._drafting.accepted if self._drafting else 0,
+            drafters_off=int(self._drafting is not None and self._drafting.is_off),
             cache_tiers=self._blocks.tier_stats(),
         )
 
@@ -153,7 +153,6 @@ class Scheduler:
             shared_tokens=shared_tokens,
             adapter=request.adapter,
             is_long=self._exceeds_short_context(len(token_ids)),
-            drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
             token_filter=token_filter,
             images=images,
@@ -161,6 +160,8 @@ class Scheduler:
         )
         self._waiting.add(sequence)
         self._background.add(sequence)
+        if self._drafting is not None:
+            self._drafting.start(sequence)
         if token_filter is not None:
             for token in request.generated:
                 token_filter.accept(token)
@@ -180,6 +181,8 @@ class Scheduler:
             self._unaccepted.pop(request_id, None)
             self._starting.pop(request_id, None)
             self._background.discard(request_id)
+            if self._drafting is not None:
+                self._drafting.end(request_id)
             if sequence.grammar is not None:
                 sequence.grammar.cancel()
                 del self._constrained[request_id]
@@ -225,8 +228,9 @@ class Scheduler:
             ready, admitted = [s for s in ready if s not in paused], [s for s in admitted if s not in paused]
         decoding = [s for s in ready if s.remaining == 1]
         prefilling = [s for s in ready if s.remaining > 1] + admitted
+        drafts = self._draft(decoding, batch.token_budget, is_measured=not prefilling)
         for sequence in decoding[: batch.token_budget]:
-            self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
+            self._schedule_row(sequence, 1, batch, drafts.get(sequence.id))
         self._blocks.save_evicted()
         if prefilling and batch.token_budget:
             self._prefill(prefilling, batch)
@@ -239,6 +243,7 @@ class Scheduler:
         that finished or failed are dropped.
         """
         outputs: list[tuple[Sequence, EngineOutput]] = []
+        verified: list[Verified] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
             if computes_forced(sequence, row):
@@ -252,8 +257,12 @@ class Scheduler:
                 continue
             output = append_tokens(sequence, row, result, self._max_model_len)
             if row.drafts:
-                self._apply_drafts(sequence, row, result.accepted)
+                self._blocks.cache_full(sequence, sequence.computed, sequence.length - 1)
+                sequence.computed = sequence.length - 1  # all but the last sampled token have KV now
+                verified.append((sequence.id, row.drafts, result.accepted))
             outputs.append((sequence, output))
+        if self._drafting is not None:
+            self._drafting.complete(verified)
         return [self._finish(*each) for each in outputs if self._is_accepted(*each)]
 
     def discard(self, batch: Batch) -> list[str]:
@@ -497,33 +506,35 @@ class Scheduler:
             self._prefix_queries += sequence.prompt_length
             self._prefix_hits += sequence.cached_tokens
 
-    def _draft(self, sequence: Sequence, token_budget: int) -> list[int]:
-        """Return drafts for a sequence that decodes, if few sequences run.
+    def _draft(
+        self, sequences: list[Sequence], token_budget: int, *, is_measured: bool
+    ) -> Mapping[str, list[int]]:
+        """Return drafts for sequences that decode, by their ids.
 
-        Drafts use no tokens or blocks that other running sequences need.
+        They use no tokens or blocks that other running sequences need.
         """
+        if self._drafting is None:
+            return {}
         running = len(self._running)
-        if sequence.drafter is None or not sequence.started or running > self._limits.max_drafting_seqs:
-            return []
-        max_drafts = min(
-            token_budget - running,
-            self._blocks.room(sequence, running),
-            self._max_model_len - sequence.length - 1,
-            sequence.sampling.max_tokens - sequence.generated - 1,
-        )
-        if self._long_context_start is not None and not sequence.is_long:
-            max_drafts = min(max_drafts, self._long_context_start - sequence.length)
-        if max_drafts < 1:
-            return []
-        drafts = sequence.drafter.draft(sequence.token_ids, max_drafts)
-        self._blocks.append(sequence, len(drafts))
+        spare = token_budget - running
+
+        def room(sequence: Sequence) -> int:
+            most = min(spare, self._blocks.room(sequence, running), self._max_drafts(sequence))
+            return max(most, 0)
+
+        drafts: dict[str, list[int]] = {}
+        proposed = self._drafting.propose(sequences, room, running=running, is_measured=is_measured)
+        for sequence in sequences:
+            if tokens := proposed.get(sequence.id, [])[: room(sequence)]:
+                self._blocks.append(sequence, len(tokens))
+                drafts[sequence.id] = tokens
+                spare -= len(tokens)
         return drafts
 
-    def _apply_drafts(self, sequence: Sequence, row: Row, accepted: int) -> None:
-        """Update the sequence after verification: all its tokens except the last sampled one have KV now."""
-        assert sequence.drafter, "only a drafter proposes drafts"
-        self._blocks.cache_full(sequence, sequence.computed, sequence.length - 1)
-        sequence.computed = sequence.length - 1
-        sequence.drafter.update(row.drafts, accepted)
-        self._drafted += row.drafts
-        self._accepted += accepted
+    def _max_drafts(self, sequence: Sequence) -> int:
+        """Return how many drafts lead neither beyond the sequence's end, nor into its long form."""
+        left = self._max_model_len - sequence.length, sequence.sampling.max_tokens - sequence.generated
+        most = min(left) - 1
+        if self._long_context_start is not None and not sequence.is_long:
+            most = min(most, self._long_context_start - sequence.length)
+        return most

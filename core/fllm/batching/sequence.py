@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from fllm.batching.block_hashes import BlockHasher, hash_root
 from fllm.batching.kv_offload import Fetch
-from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import PromptImages
 from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
@@ -38,7 +37,6 @@ class Sequence(Struct, kw_only=True, eq=False):
     """Number of its first tokens whose full blocks are outside of the namespace."""
     adapter: int = 0
     """Id of its LoRA adapter; 0 for none. Blocks are never shared between adapters."""
-    drafter: Drafter | None = None
     grammar: GrammarState | None = None
     """State of the grammar, if the output is constrained."""
     images: PromptImages | None = None

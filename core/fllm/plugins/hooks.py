@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from fllm.interfaces import Collector, MetricsContext, TemplateContext
-from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
+from fllm.plugins.registry import BackendEntry, DrafterEntry, Entry, PlacementEntry
 from fllm.server_description import PagePanel
 from fllm.values import ChatTemplates
 
@@ -53,6 +53,11 @@ def fllm_reasoning_parsers() -> Iterable[Entry]:  # type: ignore[empty-body]
 @hookspec
 def fllm_grammars() -> Iterable[Entry]:  # type: ignore[empty-body]
     """Yield grammar backends for constrained decoding. The targets are of type `GrammarFactory`."""
+
+
+@hookspec
+def fllm_drafters() -> Iterable[DrafterEntry]:  # type: ignore[empty-body]
+    """Yield drafters for speculative decoding. The targets are of type `DrafterFactory`."""
 
 
 @hookspec

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from fllm.config import BackendConfig, PluginConfig, PluginOption
 from fllm.containment import contained, mapped
+from fllm.drafter import Drafter, DrafterContext, DrafterFactory
 from fllm.errors import ConfigError, ConfigErrors, PluginError, UserError, format_error
 from fllm.interfaces import (
     Backend,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 L = TypeVar("L", bound=LoadedParser)
 
-ENGINE_HOOKS = ("fllm_backends", "fllm_grammars")
+ENGINE_HOOKS = ("fllm_backends", "fllm_grammars", "fllm_drafters")
 """Hooks of plugins that the process of an engine needs."""
 
 log = logging.getLogger("fllm.plugins")
@@ -123,6 +124,7 @@ class Plugins:
         self.tool_parsers = Registry("tool-call parser", validation.tool_parser, _bind_parser)
         self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser, _bind_parser)
         self.grammars: Registry[GrammarFactory] = Registry("grammar backend", bind=_bind_grammar)
+        self.drafters: Registry[DrafterFactory] = Registry("drafter", bind=_bind_drafter)
         self.placements: Registry[PlacementFactory] = Registry("placement", bind=_bind_placement)
         self.commands: Registry[Any] = Registry("command")
         self._named: dict[str, Registry[Any]] = {
@@ -131,6 +133,7 @@ class Plugins:
             "fllm_tool_parsers": self.tool_parsers,
             "fllm_reasoning_parsers": self.reasoning_parsers,
             "fllm_grammars": self.grammars,
+            "fllm_drafters": self.drafters,
             "fllm_commands": self.commands,
         }
         self.config = PluginConfig()
@@ -260,7 +263,7 @@ class Plugins:
     def engine_config(self) -> PluginConfig:
         """Return the configuration for the process of an engine.
 
-        It has the options of the plugins that offer backends or grammars, and no other secrets.
+        It has the options of the plugins that offer backends, grammars or drafters, and no other secrets.
         """
         return replace(self.config, options=options_for(self._needed_by_engines()))
 
@@ -423,6 +426,17 @@ def _bind_grammar(factory: GrammarFactory, registration: Registration) -> Gramma
         return factory
 
     def create(context: GrammarContext) -> GrammarCompiler:
+        return factory(replace(context, options=options))
+
+    return create
+
+
+def _bind_drafter(factory: DrafterFactory, registration: Registration) -> DrafterFactory:
+    options = registration.options()
+    if options is None:
+        return factory
+
+    def create(context: DrafterContext) -> Drafter:
         return factory(replace(context, options=options))
 
     return create

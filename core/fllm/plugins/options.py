@@ -1,4 +1,4 @@
-"""Options of a plugin, a backend or a placement: a Struct that declares them, and the values that are given.
+"""Options of a plugin, a backend, a placement or a drafter: a Struct that declares them, and given values.
 
 ::
 
@@ -73,6 +73,11 @@ def backend_options(given: Mapping[str, str], kind: type[S]) -> S:
 def placement_options(given: Mapping[str, str], kind: type[S]) -> S:
     """Return the options. Raise `ConfigError` for an undeclared name or a value of another type."""
     return read_options(given, kind, "--placement-option {}".format)
+
+
+def drafter_options(given: Mapping[str, Any], kind: type[S]) -> S:
+    """Return the options. Raise `ConfigError` for an undeclared name or a value of another type."""
+    return read_options(given, kind, "--speculative-config {}".format)
 
 
 def read_options(given: Mapping[str, Any], kind: type[S], place: Callable[[str], str]) -> S:

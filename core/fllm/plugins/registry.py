@@ -57,6 +57,13 @@ class PlacementEntry(Entry, frozen=True):
     """Type of its ``--placement-option`` values, read with `fllm.placement_options`; ``None``: any value."""
 
 
+class DrafterEntry(Entry, frozen=True):
+    """A drafter, with the fields that the command line checks before it imports it."""
+
+    options: type[Struct] | None = None
+    """Type of its own fields of ``--speculative-config``, read with `fllm.drafter_options`; ``None``: any."""
+
+
 class Registration(Struct, frozen=True):
     """An entry, with the plugin and distribution that offer it."""
 

@@ -25,7 +25,7 @@ from fllm.interfaces import (
 from fllm.plugins import hooks
 from fllm.plugins.options import options_of
 from fllm.plugins.parser_detection import AUTO, NO_PARSER, ParserEntry
-from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, ReportError
+from fllm.plugins.registry import BackendEntry, DrafterEntry, Entry, PlacementEntry, ReportError
 from fllm.server_description import PagePanel
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
@@ -33,7 +33,11 @@ from fllm.values import ChatTemplates
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
 """Names of all hooks. No other function of a plugin may have the prefix."""
 
-ENTRIES: Mapping[str, type[Entry]] = {"fllm_backends": BackendEntry, "fllm_placements": PlacementEntry}
+ENTRIES: Mapping[str, type[Entry]] = {
+    "fllm_backends": BackendEntry,
+    "fllm_placements": PlacementEntry,
+    "fllm_drafters": DrafterEntry,
+}
 """Types of entries that a hook may yield; of other named hooks: `Entry`."""
 
 NAME = re.compile(r"[\w.-]+")
@@ -82,7 +86,7 @@ def check_entries(hook: str, entries: Iterable[object]) -> None:
             )
         if isinstance(entry, BackendEntry) and not _are_strings(entry.devices):
             raise PluginError(f"{hook}: devices of {entry.name!r} must be a tuple, such as ('cuda', 'cpu')")
-        if isinstance(entry, BackendEntry | PlacementEntry) and entry.options is not None:
+        if isinstance(entry, BackendEntry | PlacementEntry | DrafterEntry) and entry.options is not None:
             _check_options(f"{hook}: options of {entry.name!r}", entry.options)
         if isinstance(entry, ParserEntry):
             _check_parser(hook, entry)

@@ -6,6 +6,7 @@ from fllm.testing.asgi_client import Response, ServerSentEvent
 from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
 from fllm.testing.contract_runner import ContractResult, run_contract
+from fllm.testing.drafter_contract import DrafterContract
 from fllm.testing.echo import ECHO_PLUGIN, EchoBackend, echo_model
 from fllm.testing.page_panel_contract import PagePanelContract
 from fllm.testing.parser_contracts import ReasoningParserContract, ToolParserContract
@@ -26,6 +27,7 @@ __all__ = [
     "ChatTemplateContract",
     "CollectorContract",
     "ContractResult",
+    "DrafterContract",
     "EchoBackend",
     "ModelRunnerContract",
     "ModelTraits",

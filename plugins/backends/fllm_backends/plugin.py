@@ -1,4 +1,4 @@
-"""Register the built-in backends and grammar backends. Each is imported only when it is chosen."""
+"""Register the built-in backends, grammar backends and drafters. Each is imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from fllm import BackendEntry, Entry, PlacementEntry, hookimpl
+from fllm import BackendEntry, DrafterEntry, Entry, PlacementEntry, hookimpl
+from fllm_backends.drafters.options import DraftModelOptions, NgramOptions, SuffixOptions
 from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.torch.options import TorchOptions
@@ -81,6 +82,30 @@ def fllm_grammars() -> Iterator[Entry]:
         "fllm_backends.grammars.xgrammar.backend:XGrammar",
         "compiles a grammar before generation starts",
         extra="xgrammar",
+    )
+
+
+@hookimpl
+def fllm_drafters() -> Iterator[DrafterEntry]:
+    """Register the drafters of speculative decoding."""
+    yield DrafterEntry(
+        "ngram",
+        "fllm_backends.drafters.ngram:NgramDrafter",
+        "what followed the same tokens before, in the sequence itself",
+        options=NgramOptions,
+    )
+    yield DrafterEntry(
+        "suffix",
+        "fllm_backends.drafters.suffix:SuffixDrafter",
+        "what followed the longest match, also in earlier outputs of the client",
+        options=SuffixOptions,
+    )
+    yield DrafterEntry(
+        "draft_model",
+        "fllm_backends.torch.draft_model:DraftModel",
+        "a smaller model with the same vocabulary",
+        extra="torch",
+        options=DraftModelOptions,
     )
 
 

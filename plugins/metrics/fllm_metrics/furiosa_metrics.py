@@ -91,7 +91,9 @@ class FuriosaPage(Collector):
             ("spec_decode_num_accepted_tokens", "Draft tokens that were accepted", status.accepted),
         ):
             yield self._make.counter(name, text, total)
-
+        if status.drafted or status.drafters_off:
+            text = "Engines that draft nothing now, because it loses time or the drafter has failed"
+            yield self._make.gauge("spec_decode_off", text, status.drafters_off)
         yield from self._grammars()
         yield from self._cache_tiers()
 

@@ -116,12 +116,17 @@ BAD = {
         "missing required field `num_speculative_tokens`",
     ],
     'serve --speculative-config {"method":"eagle","num_speculative_tokens":5}': [
-        "'--speculative-config'",
-        "Invalid enum value 'eagle' - at `$.method`",
+        "there is no drafter 'eagle' (registered: draft_model, ngram, suffix)",
     ],
     'serve --speculative-config {"method":"ngram","num_speculative_tokens":5,"prompt_lookup_max":1}': [
-        "'--speculative-config'",
-        "prompt_lookup_min is 2 and prompt_lookup_max is 1",
+        "--speculative-config: prompt_lookup_min is 2 and prompt_lookup_max is 1",
+    ],
+    'serve --speculative-config {"method":"suffix","num_speculative_tokens":5,"prompt_lookup_max":1}': [
+        "--speculative-config prompt_lookup_max: there is no such option",
+        "suffix_decoding_max_tree_depth",
+    ],
+    'serve --speculative-config {"method":"draft_model","num_speculative_tokens":5}': [
+        "--speculative-config model=...: this option is required",
     ],
     "serve --limit foo=1": [
         "--limit: Object contains unknown field `foo`; known: concurrency, tokens-per-minute"

@@ -118,7 +118,9 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_num_seqs=3,
         max_num_batched_tokens=64,
         enable_prefix_caching=False,
-        speculative_config=Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_max=3),
+        speculative_config=Speculation(
+            method="ngram", num_speculative_tokens=5, settings={"prompt_lookup_max": 3}
+        ),
         grammar=None,
         visible_tokens=("<think>", "</think>"),
         engine_timeout=9.0,

@@ -22,6 +22,7 @@ from fllm.interfaces import BackendContext
 from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
+from fllm_backends.drafters.ngram import NgramDrafter
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,10 @@ async def running(
     engine = BatchedBackend(
         runner,
         BackendConfig(model="m", grammar=grammar, **config),  # type: ignore[arg-type]
-        BackendContext(load_grammar=plugins_with(fake_grammar, installed=False).grammars.load),
+        BackendContext(
+            load_grammar=plugins_with(fake_grammar, installed=False).grammars.load,
+            load_drafter=lambda name: NgramDrafter,
+        ),
         limits=BatchLimits(max_num_seqs=seqs, max_num_batched_tokens=64, block_size=4),
     )
     await engine.start()
@@ -167,7 +171,7 @@ def test_a_preempted_sequence_continues_where_its_grammar_was() -> None:
 
 
 def test_a_constrained_sequence_drafts_nothing() -> None:
-    speculation = Speculation(method="ngram", num_speculative_tokens=4, prompt_lookup_min=1)
+    speculation = Speculation(method="ngram", num_speculative_tokens=4, settings={"prompt_lookup_min": 1})
 
     async def scenario(engine: BatchedBackend) -> None:
         repeated = request("r", "12121212", token_ids=[1, 2] * 6)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import settings
 from msgspec.structs import replace
-from support.fake_runner import FakeRunner
+from support.fake_runner import FakeRunner, Oracle
 from support.manual_masks import MaskedRunner
 
 from fllm.batching import Row, Sampled
@@ -57,7 +57,8 @@ def test_a_pool_that_shares_no_blocks_finds_none() -> None:
 def engine(**config: object) -> EngineLoop:
     runner = FakeRunner()
     runner.card = replace(runner.card, recurrent=True)
-    return EngineLoop(runner, BackendConfig(model="m", **config), BatchLimits(block_size=4))  # type: ignore[arg-type]
+    settings = BackendConfig(model="m", **config)  # type: ignore[arg-type]
+    return EngineLoop(runner, settings, BatchLimits(block_size=4), drafter=lambda context: Oracle())
 
 
 def test_the_runtime_says_that_the_prefix_cache_is_not_used() -> None:

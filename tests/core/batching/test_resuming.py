@@ -19,6 +19,7 @@ from fllm.interfaces import BackendContext
 from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
 from fllm.values import EngineOutput, GenerateRequest, ReasoningLimit, SamplingParams, merge_outputs
+from fllm_backends.drafters.ngram import NgramDrafter
 
 PROMPT = (1, 2, 3, 4, 5, 6)
 
@@ -38,7 +39,10 @@ def outputs(
     """Return all outputs of each request as one."""
 
     async def run() -> list[EngineOutput]:
-        context = BackendContext(load_grammar=plugins_with(fake_grammar, installed=False).grammars.load)
+        context = BackendContext(
+            load_grammar=plugins_with(fake_grammar, installed=False).grammars.load,
+            load_drafter=lambda name: NgramDrafter,
+        )
         limits = BatchLimits(max_num_seqs=16, max_num_batched_tokens=64, block_size=4)
         engine = BatchedBackend(runner, config or BackendConfig(model="m"), context, limits=limits)
         assert (await engine.start()).resumes

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from support.fake_runner import FakeRunner
 
 from fllm import BackendConfig, BackendContext, ConfigError, ModelCard, Progress
 from fllm.batching import BatchedBackend, RunnerCapabilities, Sampled
+from fllm.config import Speculation
 
 
 class Undeclared:
@@ -34,6 +36,11 @@ class Masking(Undeclared):
             Misdeclared,
             {},
             "Misdeclared.capabilities must be a fllm.batching.RunnerCapabilities",
+        ),
+        (
+            FakeRunner,
+            {"speculative_config": Speculation(method="acme", num_speculative_tokens=2)},
+            "--speculative-config: the backend has no",
         ),
         (Masking, {"grammar": "acme"}, "--grammar-backend acme: the backend has no"),
     ],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.drafting import always_drafting
 from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
 from fllm.batching.batch import Batch
@@ -76,7 +76,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.limits,
             max_model_len=MAX_MODEL_LEN,
             eos_token_ids=EOS,
-            drafter=partial(Oracle, rights) if rights and not self.recurrent else None,
+            drafting=always_drafting(Oracle(rights)) if rights and not self.recurrent else None,
             recurrent=self.recurrent,
             long_context_start=self.long_context_start,
             offload=self.make_offload(),

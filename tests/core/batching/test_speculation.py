@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.drafting import always_drafting
 from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
 from fllm.batching import RunnerCapabilities
@@ -17,6 +18,7 @@ from fllm.batching.scheduler import Scheduler
 from fllm.config import BackendConfig, Speculation
 from fllm.errors import ConfigError
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
+from fllm_backends.drafters.ngram import NgramDrafter
 
 BLOCK = 4
 ALWAYS = (True,)
@@ -37,22 +39,17 @@ class Harness:
         width: int = 5,
     ) -> None:
         self.pool = BlockPool(blocks, BLOCK)
+        self.oracle = Oracle(rights, width)
+        self.drafting = always_drafting(self.oracle, max_seqs=drafting)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
         self.scheduler = Scheduler(
             self.pool,
-            BatchLimits(max_num_batched_tokens=tokens, block_size=BLOCK, max_drafting_seqs=drafting),
+            BatchLimits(max_num_batched_tokens=tokens, block_size=BLOCK),
             max_model_len=max_model_len,
             eos_token_ids=eos,
-            drafter=self._oracle,
+            drafting=self.drafting,
         )
-        self.oracles: list[Oracle] = []
-        self._rights = rights
-        self._width = width
         self.steps: dict[str, list[EngineOutput]] = {}
-
-    def _oracle(self) -> Oracle:
-        self.oracles.append(Oracle(self._rights, self._width))
-        return self.oracles[-1]
 
     def run(self, *requests: GenerateRequest) -> None:
         for request in requests:
@@ -107,10 +104,10 @@ def test_no_pattern_of_right_and_wrong_drafts_changes_an_output(
 def test_accepted_drafts_spare_steps_and_are_counted():
     harness = Harness(ALWAYS, width=3)
     harness.run(request("a", [1, 2], max_tokens=13))
-    assert harness.rows() == [[(2, 0)], [(4, 3)], [(4, 3)], [(4, 3)]]
-    assert [len(step.token_ids) for step in harness.steps["a"]] == [1, 4, 4, 4]
+    assert harness.rows() == [[(2, 0)], [(2, 1)], [(3, 2)], [(4, 3)], [(3, 2)]]
+    assert [len(step.token_ids) for step in harness.steps["a"]] == [1, 2, 3, 4, 3]
     status = harness.scheduler.status()
-    assert (status.drafted, status.accepted) == (9, 9)
+    assert (status.drafted, status.accepted, status.drafters_off) == (8, 8, 0)
 
 
 def test_rejected_drafts_cost_no_token():
@@ -121,10 +118,10 @@ def test_rejected_drafts_cost_no_token():
 
 
 def test_the_drafter_is_updated_with_the_result_of_its_drafts():
-    harness = Harness((True, True, False, False, False))
+    harness = Harness((True, True, False, False))
     harness.run(request("a", [1, 2], max_tokens=8))
-    [oracle] = harness.oracles
-    assert oracle.updates == [(5, 2), (3, 2)]
+    assert harness.oracle.results == [(1, 1), (2, 1), (1, 0), (1, 1)]
+    assert harness.oracle.ended == ["a"]
 
 
 @pytest.mark.parametrize("max_tokens", range(2, 9))
@@ -182,7 +179,7 @@ def test_nothing_is_drafted_while_too_many_run():
     harness.run(*[request(name, [1, 2], max_tokens=3 if name == "c" else 12) for name in "abc"])
     drafted = [sum(drafts for _, drafts in batch) for batch in harness.rows()]
     assert drafted[:3] == [0, 0, 0]
-    assert drafted[3] == 2 * 5
+    assert drafted[3] == 2
 
 
 def test_drafts_leave_a_token_of_the_batch_to_every_sequence():
@@ -214,15 +211,15 @@ def test_speculation_needs_a_runner_that_verifies():
     config = BackendConfig(
         model="m", speculative_config=Speculation(method="ngram", num_speculative_tokens=5)
     )
-    EngineLoop(FakeRunner(), config, BatchLimits())
+    EngineLoop(FakeRunner(), config, BatchLimits(), drafter=NgramDrafter)
     with pytest.raises(ConfigError, match="--speculative-config: this backend can't verify"):
-        EngineLoop(Plain(), config, BatchLimits())
+        EngineLoop(Plain(), config, BatchLimits(), drafter=NgramDrafter)
 
 
 def test_the_loop_drafts_by_ngrams_if_configured():
-    speculation = Speculation(method="ngram", num_speculative_tokens=3, prompt_lookup_min=1)
-    runner = FakeRunner()
-    loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), BatchLimits())
+    speculation = Speculation(method="ngram", num_speculative_tokens=3, settings={"prompt_lookup_min": 1})
+    config = BackendConfig(model="m", speculative_config=speculation)
+    loop = EngineLoop(FakeRunner(), config, BatchLimits(), drafter=NgramDrafter)
     assert loop.load(lambda progress: None).runtime["num_speculative_tokens"] == 3
     asked = request("a", list(range(11)) * 2, max_tokens=30)
     loop.submit(asked, seed=0, arrival_time=0.0)

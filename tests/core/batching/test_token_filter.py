@@ -20,6 +20,7 @@ from fllm.interfaces import BackendContext
 from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
+from fllm_backends.drafters.ngram import NgramDrafter
 
 
 @asynccontextmanager
@@ -27,7 +28,10 @@ async def running(runner: FakeRunner, **config: object) -> AsyncGenerator[Batche
     engine = BatchedBackend(
         runner,
         BackendConfig(model="m", **config),  # type: ignore[arg-type]
-        BackendContext(load_grammar=plugins_with(fake_grammar, installed=False).grammars.load),
+        BackendContext(
+            load_grammar=plugins_with(fake_grammar, installed=False).grammars.load,
+            load_drafter=lambda name: NgramDrafter,
+        ),
         limits=BatchLimits(max_num_seqs=4, max_num_batched_tokens=64, block_size=4),
     )
     await engine.start()

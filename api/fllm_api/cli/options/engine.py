@@ -7,17 +7,16 @@ from typing import get_args
 
 import rich_click as click
 
-from fllm.config import Speculation
 from fllm_api.cli.options.values import FILE, POSITIVE, SECONDS
 from fllm_api.cli.param_types import (
     Devices,
     HostPort,
     Integer,
-    Json,
     KeyValue,
     NewDirectory,
     RegisteredName,
     Size,
+    SpeculativeConfig,
 )
 from fllm_api.config import PrefixCacheIsolation
 
@@ -170,9 +169,10 @@ ENGINE_OPTIONS = [
     ),
     _engine(
         ["--speculative-config"],
-        type=Json(Speculation, SPECULATION_EXAMPLE),
+        type=SpeculativeConfig(SPECULATION_EXAMPLE),
         show_default="none",
-        help=f"Speculative decoding, such as {SPECULATION_EXAMPLE}.",
+        help="Speculative decoding: ngram, suffix, draft_model or the drafter of a plugin, "
+        f"such as {SPECULATION_EXAMPLE}.",
     ),
 ]
 NETWORK_OPTIONS = [

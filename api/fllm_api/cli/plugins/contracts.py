@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from fllm.config import BackendConfig, MetricsConfig, PluginOption
 from fllm.containment import contained
+from fllm.drafter import Drafter, DrafterContext, DrafterFactory
 from fllm.errors import PluginError, UserError
 from fllm.interfaces import (
     Backend,
@@ -34,6 +35,7 @@ from fllm.testing import (
     BackendContract,
     ChatTemplateContract,
     CollectorContract,
+    DrafterContract,
     PagePanelContract,
     PlacementContract,
     ReasoningParserContract,
@@ -129,6 +131,8 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
             entry = registry.entry(name)
             has_device = isinstance(entry, BackendEntry) and bool(entry.devices)
             yield from _check_backend(target, options, has_device=has_device)
+        case "drafter":
+            yield from _check_drafter(target)
         case "placement":
             yield from _check_placement(target, options.placement_options)
         case "command" if not isinstance(target, click.Command):
@@ -210,6 +214,23 @@ def _check_placement(factory: PlacementFactory, options: Mapping[str, str]) -> I
         yield CheckResult("opens", "skipped" if is_user_error else "failed", describe_error(errors[0]))
         return
     yield CheckResult("opens")
+    yield from check_contract(Checked)
+
+
+def _check_drafter(factory: DrafterFactory) -> Iterator[CheckResult]:
+    class Checked(DrafterContract):
+        @classmethod
+        def drafter(cls, context: DrafterContext) -> Drafter:
+            return factory(context)
+
+    errors: list[BaseException] = []
+    with contained(errors.append):
+        factory(DrafterContract.context()).close()
+    if errors:
+        is_user_error = isinstance(errors[0], UserError)
+        yield CheckResult("is created", "skipped" if is_user_error else "failed", describe_error(errors[0]))
+        return
+    yield CheckResult("is created")
     yield from check_contract(Checked)
 
 

@@ -14,7 +14,14 @@ from fllm.extras import install_command, missing_modules
 from fllm.plugins.discovery import normalize_name
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.options import Option, options_of
-from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, Registration, conflict_message
+from fllm.plugins.registry import (
+    BackendEntry,
+    DrafterEntry,
+    Entry,
+    PlacementEntry,
+    Registration,
+    conflict_message,
+)
 from fllm_api.cli.plugins.listing import load_status
 
 
@@ -79,7 +86,7 @@ def _offers(plugins: Plugins) -> Iterator[tuple[tuple[str, str], Offer]]:
 
 def _offer(kind: str, each: Registration, conflicts: Mapping[str, list[Registration]]) -> Offer:
     entry = each.entry
-    options = entry.options if isinstance(entry, BackendEntry | PlacementEntry) else None
+    options = entry.options if isinstance(entry, BackendEntry | PlacementEntry | DrafterEntry) else None
     fields = [name for name in entry.__struct_fields__ if name not in (*Entry.__struct_fields__, "options")]
     return Offer(
         kind=kind,

@@ -48,7 +48,8 @@ def _print(descriptions: Iterable[PluginDescription]) -> None:
             console.print(f"[bold]{offer.kind} {offer.name}[/bold]")
             console.print(_grid(_entry_rows(offer)))
             if offer.options:
-                console.print(_option_table(f"--{offer.kind}-option", offer.options))
+                title = "--speculative-config" if offer.kind == "drafter" else f"--{offer.kind}-option"
+                console.print(_option_table(title, offer.options))
 
 
 def _plugin_rows(each: PluginDescription) -> Iterator[tuple[str, str]]:

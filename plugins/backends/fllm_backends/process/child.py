@@ -164,6 +164,7 @@ class EngineServer:
             progress=send_progress,
             plugins=message.plugins,
             load_grammar=plugins.grammars.load,
+            load_drafter=plugins.drafters.load,
             observer=_CacheReporter(self.channel) if message.report_cache else None,
         )
         with mapped(_at_start):

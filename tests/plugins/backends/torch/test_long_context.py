@@ -13,7 +13,9 @@ from support.generation import Generation, prompt
 from fllm.config import ModelImpl, Speculation
 
 ORIGINAL = 128
-NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
+NGRAM = Speculation(
+    method="ngram", num_speculative_tokens=5, settings={"prompt_lookup_min": 1}, disable_by_batch_size=16
+)
 REPEATING = [(5 + 3 * (place % 7)) % 160 for place in range(200)]
 SCATTERED = [(11 * place * place + 3) % 157 for place in range(200)]
 PROMPTS = {

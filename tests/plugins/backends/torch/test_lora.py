@@ -21,6 +21,7 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, LoraAdapter, Speculation
 from fllm.errors import ConfigError, ModelError, ModelNotFound, UserError
 from fllm.interfaces import BackendContext
+from fllm.plugins.loader import load_plugins
 from fllm.values import EngineOutput, GenerateRequest, ModelCard, SamplingParams
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.torch.backend import torch_backend
@@ -104,7 +105,8 @@ class Engine:
             "enable_lora": True,
             "lora_modules": tuple(checkpoints.adapters),
         }
-        backend = torch_backend(BackendConfig(**(settings | config)), BackendContext())
+        context = BackendContext(load_drafter=load_plugins().drafters.load)
+        backend = torch_backend(BackendConfig(**(settings | config)), context)
         assert isinstance(backend, BatchedBackend)
         self.backend = backend
         self.checkpoints = checkpoints
@@ -182,7 +184,7 @@ def test_drafts_are_verified_with_the_adapter(checkpoints: Checkpoints) -> None:
             await engine.check(adapter, [4, 5, 6, 7, 8] * 4, count=20)
         assert (await engine.backend.status()).drafted > 0
 
-    speculation = Speculation(method="ngram", num_speculative_tokens=4, prompt_lookup_min=1)
+    speculation = Speculation(method="ngram", num_speculative_tokens=4, settings={"prompt_lookup_min": 1})
     run(Engine(checkpoints, speculative_config=speculation), use)
 
 

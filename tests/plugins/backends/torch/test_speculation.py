@@ -13,7 +13,9 @@ from fllm.config import Speculation
 from fllm.values import GenerateRequest
 from fllm_backends.torch.fused.target import targets
 
-NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
+NGRAM = Speculation(
+    method="ngram", num_speculative_tokens=5, settings={"prompt_lookup_min": 1}, disable_by_batch_size=16
+)
 REPEATING = [3, 1, 4, 1, 5, 9, 2, 6] * 3
 KERNELS = pytest.mark.skipif(not targets(), reason="the kernels need AVX2 or NEON")
 

@@ -34,6 +34,7 @@ Kind = Literal[
     "backend",
     "chat-template",
     "command",
+    "drafter",
     "grammar",
     "metrics",
     "page-panel",

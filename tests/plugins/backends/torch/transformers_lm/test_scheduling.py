@@ -14,6 +14,7 @@ from support.model_families import build, save
 from fllm import BackendConfig, BackendContext, GenerateRequest, SamplingParams
 from fllm.config import Speculation
 from fllm.errors import ConfigError, ModelError
+from fllm.plugins.loader import load_plugins
 from fllm.testing import echo_model
 from fllm.values import EngineStats, ModelCard
 from fllm_backends.torch.backend import torch_backend
@@ -40,7 +41,7 @@ async def generate_all(
             options={"threads": "1", "kv_cache_memory": memory},
             **config,
         ),
-        BackendContext(),
+        BackendContext(load_drafter=load_plugins().drafters.load),
     )
     card = await backend.start()
 
@@ -97,7 +98,7 @@ def test_a_shared_prefix_is_computed_once(tmp_path: Path) -> None:
 def test_drafts_from_the_prompt_change_no_token(tmp_path: Path) -> None:
     model = save("gpt-oss", echo_model(tmp_path))
     prompt = PROMPTS[1] * 3
-    speculation = Speculation(method="ngram", num_speculative_tokens=4, prompt_lookup_min=1)
+    speculation = Speculation(method="ngram", num_speculative_tokens=4, settings={"prompt_lookup_min": 1})
     texts, stats, _ = asyncio.run(generate_all(tmp_path, [prompt], 30, speculative_config=speculation))
     assert len(texts[0]) == 30
     assert_greedy(model, prompt, texts[0])

@@ -1,0 +1,1 @@
+"""Drafters: guess the next tokens of sequences, for speculative decoding."""
