@@ -23,7 +23,7 @@ from .servers import Engine, Server, Servers, watched
 PROGRAM = Path(sys.executable).parent / "furiosa-llm"
 CONSTRAINED = Path(__file__).parents[1] / "constrained.py"
 SLOWEST = 4.0
-"""A peer that takes so many times as long as ours is stopped."""
+"""A peer that takes this many times as long as ours is stopped."""
 LEAST_SECONDS = 60.0
 """Time that every peer gets."""
 HOPELESS = 0.6
@@ -57,7 +57,7 @@ class Contest:
         self._broken: set[str] = set()
 
     def run(self, loads: Sequence[Load], once: Sequence[str], rounds: int, deadline: float) -> None:
-        """Measure; print each measurement and the time that is left. End all servers."""
+        """Measure all, and print each measurement and the time that is left. End all servers."""
         tasks = [*self._tasks(loads, rounds), *self._last(loads, once)]
         try:
             for index, task in enumerate(tasks):
@@ -188,7 +188,7 @@ class Contest:
         return f"[{time.strftime('%H:%M:%S')}] {what}: {shown} ({times})"
 
     def _seconds(self, task: Task) -> float:
-        """Estimate how long a measurement takes: as long as the last one of the same kind."""
+        """Return how long a measurement takes, in seconds: as long as the last one of the same kind."""
         own = self._results.of(self._model, task.load.name, task.server)
         if own:
             return own[-1].seconds

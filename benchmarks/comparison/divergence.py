@@ -20,7 +20,7 @@ TEXT = "\n".join(topics[chapter] for chapter in PROSE)
 
 
 def divergence_of_ours(setup: Setup, tokens: int) -> dict[str, float]:
-    """Score the default mode of this server over at least so many predictions."""
+    """Score the default mode of this server over at least this number of predictions."""
     exact, texts = _reference(setup, tokens)
     with torch.inference_mode():
         engine = Engine(BackendConfig(model=str(setup.gguf)))

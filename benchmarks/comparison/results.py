@@ -29,7 +29,7 @@ class Cell(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What identifies it in a run."""
+        """Return what identifies it in a run."""
         return (self.model, self.load, self.server, self.round)
 
 

@@ -129,7 +129,7 @@ class Server:
             self._process = None
 
     def note_memory(self) -> None:
-        """Look at its memory now."""
+        """Measure its memory now."""
         self.serving_bytes = max(self.serving_bytes, self._memory())
 
     def _memory(self) -> int:
@@ -152,7 +152,7 @@ class Servers:
 
     @contextmanager
     def awake(self, name: str) -> Iterator[Server]:
-        """Have only this server run; start it if necessary. Raise `Unavailable` if that fails."""
+        """Let only this server run; start it if necessary. Raise `Unavailable` if that fails."""
         server = self._servers[name]
         if server.runs:
             server.wake()
@@ -180,7 +180,7 @@ class Servers:
 
 @contextmanager
 def watched(server: Server, seconds: float = 0.1) -> Iterator[None]:
-    """Look at a server's memory again and again during the block."""
+    """Measure a server's memory again and again during the block."""
     done = threading.Event()
 
     def watch() -> None:
