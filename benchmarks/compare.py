@@ -64,8 +64,9 @@ def compare(options: argparse.Namespace, results: Results) -> None:
     )
     print(run.machine, flush=True)
     results.begin(run)
-    deadline = time.monotonic() + 60 * options.minutes
-    for model in (MODELS[name] for name in options.models):
+    begun = time.monotonic()
+    for index, model in enumerate(MODELS[name] for name in options.models):
+        deadline = begun + 60 * options.minutes * (index + 1) / len(options.models)
         setup = Setup(
             gguf=file_of(model, options.directory),
             directory=options.directory,
@@ -77,7 +78,7 @@ def compare(options: argparse.Namespace, results: Results) -> None:
         others = prepared(model, setup, options.peers, results)
         engines: list[Engine] = [Ours(setup), *others.values()]
         run.versions.update({engine.name: f"{engine.version()}; {engine.precision}" for engine in engines})
-        results.begin(run)
+        results.describe(run)
         sizes = QUICK if options.quick else SIZES[model.scale]
         loads = [load for load in bench_loads(sizes) if wanted(load.name, options.only)]
         once = [name for name in ONCE if wanted(name, options.only)]
@@ -155,7 +156,12 @@ def parse_arguments() -> argparse.Namespace:
         "--peers", type=names, default=[""], metavar="NAME,...", help="those whose names contain a text"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop to measure after so long")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="stop measuring after this time, shared by the models",
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--avx2", action="store_true", help="let no engine use AVX-512")
     parser.add_argument("--quick", action="store_true", help="short loads, to see that everything works")

@@ -15,16 +15,16 @@ import peers
 from msgspec import Struct
 
 from . import machine
-from .loads import ROWS, Load
+from .loads import LONG, ROWS, Load
 from .models import Model
 from .results import OURS, Cell, Results
 from .servers import Engine, Server, Servers, watched
 
 PROGRAM = Path(sys.executable).parent / "furiosa-llm"
 CONSTRAINED = Path(__file__).parents[1] / "constrained.py"
-SLOWEST = 4.0
+SLOWEST = 3.0
 """A peer that takes this many times as long as ours is stopped."""
-LEAST_SECONDS = 60.0
+LEAST_SECONDS = 40.0
 """Time that every peer gets."""
 HOPELESS = 0.6
 """A peer with less than this share of the best peer's speed can't become the best: no more rounds."""
@@ -73,10 +73,12 @@ class Contest:
 
     def _tasks(self, loads: Sequence[Load], rounds: int) -> Iterator[Task]:
         """Yield the measurements of all rounds. Ours is the first in the first round: it sets the limits."""
-        for index in range(rounds):
-            first = index % len(self._names)
-            names = self._names[first:] + self._names[:first]
-            yield from (Task(index, load, name) for load in loads for name in names)
+        short, long = ([load for load in loads if (load.name in LONG) == each] for each in (False, True))
+        for some in (short, long):
+            for index in range(rounds):
+                first = index % len(self._names)
+                names = self._names[first:] + self._names[:first]
+                yield from (Task(index, load, name) for load in some for name in names)
 
     def _last(self, loads: Sequence[Load], once: Sequence[str]) -> Iterator[Task]:
         widest = next((load for load in reversed(loads) if load.name.startswith("throughput")), None)
@@ -90,26 +92,35 @@ class Contest:
         """Return whether a measurement is missing, and can change the table."""
         if task.server in self._broken:
             return False
-        done = self._results.cells.get((self._model, task.load.name, task.server, task.round))
-        if done is not None and done.error is None:
+        if (self._model, task.load.name, task.server, task.round) in self._results.cells:
             return False
         return task.server == OURS or not self._is_hopeless(task)
 
     def _is_hopeless(self, task: Task) -> bool:
+        """Return whether a peer is far behind the best one: in an earlier round, or in all shorter loads."""
         cells = self._results.of(self._model, task.load.name, task.server)
         if any(cell.error for cell in cells if cell.round < task.round):
             return True
-        rows = [row for row in ROWS if row.load == task.load.name and row.bars]
+        if task.load.name not in LONG or cells:
+            return self._is_far_behind(task.load.name, task.server)
+        short = [row.load for row in ROWS if row.bars and row.load not in LONG]
+        measured = [load for load in short if self._results.of(self._model, load, task.server)]
+        return bool(measured) and all(self._is_far_behind(load, task.server) for load in measured)
+
+    def _is_far_behind(self, load: str, server: str) -> bool:
+        """Return whether a peer is hopeless in all rows of a load. One that failed there is."""
+        if any(cell.error for cell in self._results.of(self._model, load, server)):
+            return True
         shares = []
-        for row in rows:
+        for row in (row for row in ROWS if row.load == load and row.bars):
             speeds = {
                 name: median(values) if row.better == "higher" else 1 / median(values)
                 for name in self._names
-                if name != OURS and (values := self._results.values(self._model, row.load, name, row.metric))
+                if name != OURS and (values := self._results.values(self._model, load, name, row.metric))
             }
-            if task.server not in speeds:
+            if server not in speeds:
                 return False
-            shares.append(speeds[task.server] / max(speeds.values()))
+            shares.append(speeds[server] / max(speeds.values()))
         return bool(shares) and max(shares) < HOPELESS
 
     def _measure(self, task: Task) -> Cell:
@@ -166,7 +177,7 @@ class Contest:
         except subprocess.TimeoutExpired as expired:
             server.end()
             raise Failed(
-                f"stopped after {expired.timeout:.0f} s: ours took a quarter of that, or less"
+                f"stopped after {expired.timeout:.0f} s; ours took a third of that, or less"
             ) from None
 
     def _limit(self, task: Task) -> float | None:

@@ -24,13 +24,33 @@ class Sizes(Struct, frozen=True, kw_only=True):
     context: int
     turns: int
     prefix: int
+    growth: int
+    agent_tokens: int
 
 
 SIZES: dict[Scale, Sizes] = {
-    "small": Sizes(requests=2, tokens=64, prompts=6, context=7000, turns=10, prefix=4000),
-    "large": Sizes(requests=1, tokens=64, prompts=2, context=7000, turns=10, prefix=4000),
+    "small": Sizes(
+        requests=2,
+        tokens=64,
+        prompts=6,
+        context=7000,
+        turns=10,
+        prefix=4000,
+        growth=200,
+        agent_tokens=64,
+    ),
+    "large": Sizes(
+        requests=1,
+        tokens=64,
+        prompts=2,
+        context=7000,
+        turns=10,
+        prefix=4000,
+        growth=120,
+        agent_tokens=32,
+    ),
 }
-QUICK = Sizes(requests=1, tokens=8, prompts=1, context=600, turns=2, prefix=900)
+QUICK = Sizes(requests=1, tokens=8, prompts=1, context=600, turns=2, prefix=900, growth=120, agent_tokens=8)
 """To see that everything works."""
 
 
@@ -58,7 +78,16 @@ def bench_loads(sizes: Sizes) -> list[Load]:
         ),
         Load("prefill", _arguments("prefill", requests=sizes.prompts, words=512)),
         Load("long-context", _arguments("long-context", context=sizes.context, tokens=sizes.tokens)),
-        Load("agents", _arguments("agents", turns=sizes.turns, prefix_tokens=sizes.prefix)),
+        Load(
+            "agents",
+            _arguments(
+                "agents",
+                turns=sizes.turns,
+                prefix_tokens=sizes.prefix,
+                growth_tokens=sizes.growth,
+                tokens=sizes.agent_tokens,
+            ),
+        ),
     ]
 
 
@@ -71,7 +100,9 @@ ONCE = "memory", "constrained", "quality"
 """Measured once, after the rounds: peak memory, constrained streams over free ones, KL divergence."""
 
 
-LOADS = "throughput", "prefill", "long-context", "agents", *ONCE
+LONG = "long-context", "agents"
+"""Loads that take long: all rounds of the others come first."""
+LOADS = "throughput", "prefill", *LONG, *ONCE
 
 
 class Row(Struct, frozen=True, kw_only=True):

@@ -65,7 +65,12 @@ class Results:
                 self.cells[cell.key] = cell
 
     def begin(self, run: Run) -> None:
-        """Write the first line again; measurements stay."""
+        """Begin or continue a run. Measurements stay, except those that failed: they are made again."""
+        self.cells = {key: cell for key, cell in self.cells.items() if not cell.error}
+        self.describe(run)
+
+    def describe(self, run: Run) -> None:
+        """Write another first line."""
         self.run = run
         lines = [msgspec.json.encode(run), *map(msgspec.json.encode, self.cells.values()), b""]
         self._file.write_bytes(b"\n".join(lines))

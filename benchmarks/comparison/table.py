@@ -23,7 +23,7 @@ def report(results: Results, scales: dict[str, Scale]) -> Iterator[str]:
     yield f"`{run.command}`; medians (and ranges) of {run.rounds} rounds, all servers in turn."
     if run.quick:
         yield "The loads were short: the figures mean nothing."
-    yield "A single value of a peer: it was too slow to become the best, and was not measured again."
+    yield "A single value is that of one round. A peer that was far behind was not measured again."
     yield f"‡: its KL divergence is over {MOST_KL:g} times what ours may have, so it can't be the best peer."
     for model in results.models():
         yield ""
@@ -64,7 +64,8 @@ def _cell(results: Results, model: str, row: Row, server: str) -> str:
     middle = _number(median(values))
     if len(values) == 1:
         return middle
-    return f"{middle} ({_number(min(values))} to {_number(max(values))})"
+    rounds = f"; {len(values)} rounds" if results.run and len(values) < results.run.rounds else ""
+    return f"{middle} ({_number(min(values))} to {_number(max(values))}{rounds})"
 
 
 def _judge(results: Results, model: str, row: Row, scale: Scale, stands: Standing) -> tuple[str, str, str]:

@@ -66,6 +66,7 @@ def rate(server: str, *values: float, load: str = "throughput-1") -> list[Any]:
 def test_measurements_are_kept_line_by_line_and_read_again(tmp_path: Path) -> None:
     results_of(tmp_path / "r.jsonl", *rate("ours", 130, 140), a_cell("agents", "fast", error="it died"))
     again = module("results").Results(tmp_path / "r.jsonl")
+    assert [each.error for each in again.of(MODEL, "agents", "fast")] == ["it died"]
     again.begin(again.run)
     again.add(a_cell("agents", "fast", requests_per_s=2.0))
     again = module("results").Results(tmp_path / "r.jsonl")
@@ -178,6 +179,7 @@ def test_a_run_goes_on_where_it_was_broken_off(tmp_path: Path, monkeypatch: pyte
     results = results_of(
         tmp_path / "r.jsonl", *rate("ours", 1, 2), *rate("fast", 1), a_cell(LOAD, "fast", 1, "no")
     )
+    results.begin(results.run)
     assert run(results, {"ours": 100, "fast": 90}, monkeypatch) == ["fast", "ours", "fast"]
 
 
@@ -249,3 +251,25 @@ def test_the_picture_has_a_line_for_each_server(tmp_path: Path) -> None:
         ("fast", 4),
     ]
     assert report.results[0].medians == values
+
+
+def test_short_loads_come_first_and_who_is_far_behind_in_all_gets_no_long_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contest, order = module("contest"), []
+    speeds = {"ours": 100.0, "fast": 90.0, "slow": 50.0}
+
+    def measured(arguments: Any, name: str, *rest: Any) -> dict[str, float]:
+        order.append((arguments[0], name))
+        metric = {"agents": "requests_per_s", "prefill": "prompt_tokens_per_s"}.get(arguments[0])
+        return {metric or "output_tokens_per_s": speeds[name]}
+
+    monkeypatch.setattr(contest, "bench", measured)
+    loads = [module("loads").Load(name, (name,)) for name in ("agents", LOAD, "prefill")]
+    engines = [FakeEngine(name, []) for name in speeds]
+    results = results_of(tmp_path / "r.jsonl")
+    model = module("models").MODELS["135M"]
+    contest.Contest(model, engines, results, file=Path(__file__), threads=2).run(loads, (), 2, float("inf"))
+    assert order[:6] == [(load, name) for load in (LOAD, "prefill") for name in ("ours", "fast", "slow")]
+    assert order[-4:] == [("agents", name) for name in ("ours", "fast", "fast", "ours")]
+    assert ("agents", "slow") not in order
