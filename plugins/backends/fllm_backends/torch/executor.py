@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 import torch
@@ -11,24 +11,27 @@ from torch import Tensor
 from fllm.batching import expand_drafts, num_samples, verify_drafts
 from fllm.batching.runner import Row, Sampled
 from fllm.values import TokenLogprob
-from fllm_backends.torch import logit_masks
+from fllm_backends.torch import logit_masks, sampler
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import top_logprobs
 from fllm_backends.torch.model import Decoder
-from fllm_backends.torch.sampler import is_greedy, sample
+
+Draw = Callable[[Sequence[Row], Tensor, Tensor | None], list[int]]
+"""`sampler.draw`, or another function that chooses the same tokens."""
 
 _LOGITS_CHUNK = 256
 """Positions of a prompt whose logits are in memory at once when prompt log-probabilities are requested."""
 
 
 class Executor:
-    """A model, its KV cache and its EOS tokens."""
+    """A model, its KV cache, its EOS tokens, and what chooses tokens from processed logits."""
 
-    def __init__(self, model: Decoder, cache: KVCache, eos: Collection[int]) -> None:
+    def __init__(self, model: Decoder, cache: KVCache, eos: Collection[int], draw: Draw) -> None:
         self._model = model
         self._cache = cache
         self._eos = eos
         self._device = model.device
+        self._draw = draw
 
     @property
     def cache(self) -> KVCache:
@@ -70,11 +73,12 @@ class Executor:
     ) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
         """Return what comes after each of the rows, which have no drafts, and its log-probability."""
         size = self._model.vocab_size
-        if all(row.sampling.logprobs is None and is_greedy(row, self._eos) for row in rows):
+        if all(row.sampling.logprobs is None and sampler.is_greedy(row, self._eos) for row in rows):
             allowed = logit_masks.stack(rows, size, self._device)
             return self._model.greedy_tokens(hidden, allowed), [None] * len(rows)
         logits = self._model.logits(hidden)
-        tokens = sample(rows, logits, self._eos, logit_masks.stack(rows, size, self._device))
+        processed = sampler.process_all(rows, logits, self._eos)
+        tokens = self._draw(rows, processed, logit_masks.stack(rows, size, self._device))
         return tokens, _logprobs(rows, logits, tokens)
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from fllm_backends.torch.attention import KVCache
     from fllm_backends.torch.checkpoint import Checkpoint
-    from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.executor import Draw, Executor
     from fllm_backends.torch.gguf_source import GGUFSource
     from fllm_backends.torch.images.processor import ImageProcessor
     from fllm_backends.torch.lora.adapters import LoraAdapters
@@ -185,10 +185,22 @@ class TorchRunner:
             max_model_len=self._card.max_model_len,
             ranks=self._ranks,
         )
-        self._executor = Executor(self._model, cache, self._card.eos_token_ids)
+        self._executor = Executor(self._model, cache, self._card.eos_token_ids, self._draw())
         if self._device.kind == "cuda" and cache.num_blocks and not self._ranks and not self._has_state:
             self._warm_up()
         return cache.num_blocks
+
+    def _draw(self) -> Draw:
+        """Return what chooses tokens: the kernels, if the weights are packed for them."""
+        import torch
+
+        if self._device.kind != "cpu" or self._quantization != "int8":
+            from fllm_backends.torch.sampler import draw
+
+            return draw
+        from fllm_backends.torch.fused.sampler import compiled_sampler
+
+        return compiled_sampler(torch.get_num_threads(), self._model.vocab_size).sample
 
     @property
     def _has_state(self) -> bool:

@@ -42,10 +42,18 @@ def sample(
     rows: Sequence[Row], logits: Tensor, eos: Collection[int], allowed: Tensor | None = None
 ) -> list[int]:
     """Choose the next token of each row of [rows, vocabulary] logits, which are not modified."""
-    if any(changes_logits(row, eos) for row in rows):
-        logits = torch.stack(
-            [process_logits(row, scores, eos) for row, scores in zip(rows, logits, strict=True)]
-        )
+    return draw(rows, process_all(rows, logits, eos), allowed)
+
+
+def process_all(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> Tensor:
+    """Return [rows, vocabulary] logits after penalties, biases and bans."""
+    if not any(changes_logits(row, eos) for row in rows):
+        return logits
+    return torch.stack([process_logits(row, scores, eos) for row, scores in zip(rows, logits, strict=True)])
+
+
+def draw(rows: Sequence[Row], logits: Tensor, allowed: Tensor | None = None) -> list[int]:
+    """Choose the next token of each row of processed logits."""
     logits = logit_masks.apply(allowed, logits)
     size = logits.shape[1]
     tokens = logits.argmax(-1)
@@ -57,7 +65,7 @@ def sample(
         )
         tokens[draws.rows] = drawn
     return [
-        int(draw_token(logits[at], row.sampling, _quantile(row))) if token == _UNDECIDED else token
+        int(draw_token(logits[at], row.sampling, draw_quantile(row))) if token == _UNDECIDED else token
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
     ]
 
@@ -111,7 +119,7 @@ def _draw_parameters(rows: Sequence[Row], indices: Sequence[int], logits: Tensor
             math.log(row.sampling.min_p) if row.sampling.min_p > 0 else -math.inf,
             _top_k(row, logits.shape[1]),
             row.sampling.top_p,
-            _quantile(row),
+            draw_quantile(row),
         )
         for row in (rows[at] for at in indices)
     ]
@@ -149,5 +157,6 @@ def _top_k(row: Row, size: int) -> int:
     return top_k if 0 < top_k < size else size
 
 
-def _quantile(row: Row) -> float:
+def draw_quantile(row: Row) -> float:
+    """Return the place in the cumulative distribution that selects the row's token, in [0, 1)."""
     return seeded_uniform(row.seed, row.start + row.count)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -76,13 +76,17 @@ def _remove_old_versions(current: Path) -> None:
             shutil.rmtree(version, ignore_errors=True)
 
 
-def kernel(*, fastmath: bool = True, allocates: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    *, fastmath: bool | Set[str] = True, allocates: bool = False
+) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function at its first call and keeps the result for later starts.
 
-    ``fastmath`` lets LLVM reorder sums. A function that ``allocates`` may use operations of numpy that make
-    arrays. The others do not count the references to their arrays, which takes longer than some phases.
+    ``fastmath`` lets LLVM reorder sums; a set names flags of LLVM. A function that ``allocates`` may use
+    operations of numpy that make arrays. The others do not count the references to their arrays, which takes
+    longer than some phases.
     """
-    options: dict[str, Any] = {"fastmath": fastmath, "_nrt": allocates}
+    flags = fastmath if isinstance(fastmath, bool) else {*fastmath}
+    options: dict[str, Any] = {"fastmath": flags, "_nrt": allocates}
     decorator: Callable[[Callable[..., Any]], Any] = numba.njit(nogil=True, cache=_set_up_cache(), **options)
 
     def decorate(function: Callable[..., Any]) -> Any:
