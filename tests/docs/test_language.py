@@ -43,11 +43,11 @@ VERBS = frozenset(
     Execute Exit Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant
     Group Handle Hash Hold Ignore Import Initialize Inject Insert Inspect Install Join Keep Kill Leave Let
     Limit List Listen Load Lock Log Lower Make Map Mark Mask Match Measure Merge Mount Move Multiply Name
-    Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Plan Pop Prefetch Prepare Prepend
+    Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Plan Play Pop Prefetch Prepare Prepend
     Print Probe Process Provide Push Put Quantize Queue Raise Read Receive Record Register Reject Release
     Remove Rename Render Reorder Replace Report Request Require Reserve Reset Resolve Restart Restore
     Return Rotate Round Run Sample Save Scale Schedule Score Search Select Send Serialize Serve Set Show
-    Shut Skip Sleep Sort Split Start Step Stop Store Stream Strip Submit Switch Take Test Tokenize Track
+    Shut Simulate Skip Sleep Sort Split Start Step Stop Store Stream Strip Submit Switch Take Test Tokenize Track
     Train Transfer Turn Undo Unload Update Upgrade Upload Use Validate Verify Wait Warn Watch Wrap Write
     Yield Zero
     """.split()  # noqa: SIM905  as a list, each would take a line

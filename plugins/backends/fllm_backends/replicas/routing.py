@@ -10,20 +10,32 @@ from msgspec import Struct
 from fllm import GenerateRequest, ModelCard
 from fllm.batching.block_hashes import BlockHasher, hash_root, request_namespace
 from fllm_backends.replicas.assignment import Assignment
-from fllm_backends.replicas.replica import Replica
+from fllm_backends.replicas.replica import DECODE_WORK, Replica
 
 HASHES_AT_ONCE = 256
 """Number of blocks to hash before other tasks run: about 0.5 ms."""
-PREFILL_WEIGHT = 3
-"""Weight of the tokens that a request itself leaves to prefill: they delay its first output and others.
-
-``benchmarks/replicas.py``: chats over 2 replicas found 0.95 (weight 1), 0.96 to 1.00 (2) and 1.00 (3) of the
-tokens in the cache that they found with one engine.
-"""
-FAIR_SHARE = 1.25
-FREE_REQUESTS = 8
 IMAGE_WORK = 256
 """Tokens that the preparation of images counts for, on a replica that has not prepared them."""
+
+
+class RoutingWeights(Struct, frozen=True, kw_only=True):
+    """What counts how much when a replica is selected. ``benchmarks/simulate.py`` compares such weights."""
+
+    prefill: float = 3
+    """Weight of the tokens that a request itself leaves to prefill: they delay its first output and others.
+
+    ``benchmarks/replicas.py``: chats over 2 replicas found 0.95 (weight 1), 0.96 to 1.00 (2) and 1.00 (3) of
+    the tokens in the cache that they found with one engine.
+    """
+    decode: int = DECODE_WORK
+    """Tokens of prefill that each request of a replica counts for."""
+    fair_share: float = 1.25
+    """Factor of the mean number of requests that one replica may have."""
+    free_requests: int = 8
+    """Number of requests that a replica may have in addition."""
+
+
+WEIGHTS = RoutingWeights()
 
 
 class Demand(Struct, frozen=True, kw_only=True):
@@ -45,7 +57,9 @@ class Demand(Struct, frozen=True, kw_only=True):
         return tokens + IMAGE_WORK * (self.prepared_by not in (None, replica))
 
 
-def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None:
+def select(
+    candidates: Collection[Replica], demand: Demand, weights: RoutingWeights = WEIGHTS
+) -> Assignment | None:
     """Assign a request to the replica where it is computed first; ``None`` if there is no candidate.
 
     That is where the tokens of its prompt that are not cached (weighted) and the work of earlier requests are
@@ -56,21 +70,21 @@ def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None
     candidates = [each for each in candidates if not each.stalled] or candidates
     if not candidates:
         return None
-    limit = fair_load(sum(each.requests for each in candidates) + 1, len(candidates))
+    limit = fair_load(sum(each.requests for each in candidates) + 1, len(candidates), weights)
     candidates = [each for each in candidates if each.requests < limit]
     prefills = {each: demand.prefill(each) for each in candidates}
-    costs = {each: each.work + PREFILL_WEIGHT * prefills[each] for each in candidates}
+    costs = {each: each.work + weights.prefill * prefills[each] for each in candidates}
     best = min(candidates, key=lambda each: (costs[each], each.requests, each.selected))
-    return Assignment(best, prefills[best], demand.hashes)
+    return Assignment(best, prefills[best], demand.hashes, weights.decode)
 
 
-def fair_load(requests: int, replicas: int) -> float:
+def fair_load(requests: int, replicas: int, weights: RoutingWeights = WEIGHTS) -> float:
     """Return how many of the requests in flight one replica may have.
 
     As in consistent hashing with bounded loads (arXiv 1608.01350), but a few more are always allowed, because
     a batch of a few is hardly slower than one sequence.
     """
-    return FAIR_SHARE * requests / replicas + FREE_REQUESTS
+    return weights.fair_share * requests / replicas + weights.free_requests
 
 
 class PromptHasher:

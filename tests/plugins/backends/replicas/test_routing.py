@@ -18,7 +18,7 @@ from fllm_backends.replicas import replica as replica_module
 from fllm_backends.replicas.assignment import Assignment
 from fllm_backends.replicas.attempts import Attempts
 from fllm_backends.replicas.replica import Replica
-from fllm_backends.replicas.routing import Demand, PromptHasher, fair_load, select
+from fllm_backends.replicas.routing import Demand, PromptHasher, RoutingWeights, fair_load, select
 
 SIZE = 16
 CARD = ModelCard(
@@ -94,6 +94,28 @@ def test_a_hot_replica_loses_only_the_requests_that_it_delays() -> None:
     hot.work += 20000
     assert serve(replicas, chat(0, 21)) is not hot
     assert [serve(replicas, chat(number, 21)) for number in (1, 2)] == homes[1:]
+
+
+def test_weights_decide_between_a_prefix_and_requests_in_flight() -> None:
+    def homes(**weights: float) -> list[str]:
+        """Return where three requests with a prefix of 64 tokens go, each with 20 more."""
+        replicas = fleet(2)
+        chosen = []
+        for number in range(3):
+            assignment = select(
+                replicas,
+                demand([*range(64), *[100 + number] * 20]),
+                RoutingWeights(**weights),  # type: ignore[arg-type]
+            )
+            assert assignment is not None
+            chosen.append(assignment.replica.name)
+        return chosen
+
+    assert homes(prefill=3, decode=0) == ["replica-0", "replica-0", "replica-0"]
+    assert homes(prefill=0, decode=0) == ["replica-0", "replica-1", "replica-0"]
+    assert homes(prefill=3, decode=200) == ["replica-0", "replica-1", "replica-0"]
+    capped = homes(prefill=3, decode=0, fair_share=0.5, free_requests=1)
+    assert capped == ["replica-0", "replica-0", "replica-1"], "the first has no room"
 
 
 def test_salts_images_and_adapters_have_prefixes_of_their_own() -> None:
