@@ -28,9 +28,9 @@ from comparison.contest import Contest
 from comparison.loads import KL, LOADS, ONCE, QUICK, SIZES, bench_loads
 from comparison.models import CONTEXT, MODELS, Model, file_of
 from comparison.results import OURS, Cell, Kept, Results, Run
-from comparison.servers import Engine, Ours
+from comparison.servers import FAILURES, Engine, Ours
 from comparison.table import report
-from peers import PEERS, Peer, Setup, Unavailable
+from peers import PEERS, Peer, Setup
 
 QUICK_SCORED = 200
 SCALES = {model.name: model.scale for model in MODELS.values()}
@@ -102,7 +102,7 @@ def prepared(
             peer = PEERS[kind](setup, form)
             peer.install()
             peer.prepare()
-        except Unavailable as reason:
+        except FAILURES as reason:
             results.add(Cell(model=model.name, load="start", server=name, round=0, error=str(reason)))
         else:
             found[kind, form] = peer
@@ -132,7 +132,7 @@ def score(
             values = kept.get(key) or machine.in_new_process(
                 divergence_of_peer, setup, kind, form, tokens, **instructions
             )
-        except Unavailable as reason:
+        except FAILURES as reason:
             results.add(add(server=peer.name, error=str(reason)))
         else:
             kept.put(key, values)

@@ -18,7 +18,7 @@ from . import machine
 from .loads import LONG, ROWS, Load
 from .models import Model
 from .results import OURS, Cell, Results
-from .servers import Engine, Server, Servers, watched
+from .servers import FAILURES, Engine, Server, Servers, watched
 
 PROGRAM = Path(sys.executable).parent / "furiosa-llm"
 CONSTRAINED = Path(__file__).parents[1] / "constrained.py"
@@ -133,11 +133,11 @@ class Contest:
             with self._servers.awake(task.server) as server:
                 begun = time.monotonic()
                 values = self._values(task, server)
-        except peers.Unavailable as failure:
-            error = str(failure)
-            self._broken.add(task.server)
         except Failed as failure:
             error = str(failure)
+        except FAILURES as failure:
+            error = str(failure) or type(failure).__name__
+            self._broken.add(task.server)
         return Cell(
             model=self._model,
             load=task.load.name,

@@ -19,6 +19,8 @@ from peers import MODEL, Setup, Unavailable, stop
 
 from . import machine
 
+FAILURES = Unavailable, OSError, subprocess.SubprocessError, RuntimeError, ValueError
+"""What another engine can fail with: a row of the table says so."""
 START_SECONDS = 300
 SPARE_BYTES = 5 << 30
 """Memory that must be available before another server starts; else the one that slept longest ends."""

@@ -273,3 +273,44 @@ def test_short_loads_come_first_and_who_is_far_behind_in_all_gets_no_long_ones(
     assert order[:6] == [(load, name) for load in (LOAD, "prefill") for name in ("ours", "fast", "slow")]
     assert order[-4:] == [("agents", name) for name in ("ours", "fast", "fast", "ours")]
     assert ("agents", "slow") not in order
+
+
+def test_a_peer_that_can_not_be_installed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare, peers = importlib.import_module("compare"), importlib.import_module("peers")
+
+    class Broken:
+        def __init__(self, setup: Any, form: str) -> None: ...
+
+        def install(self) -> None:
+            raise peers.Unavailable("pip install broken: no such package")
+
+    monkeypatch.setitem(compare.PEERS, "llama.cpp", Broken)
+    results = results_of(tmp_path / "r.jsonl", *rate("ours", 100))
+    setup = peers.Setup(gguf=tmp_path / "m.gguf", directory=tmp_path, threads=2)
+    assert compare.prepared(module("models").MODELS["135M"], setup, ["llama.cpp Q8"], results) == {}
+    assert "- llama.cpp Q8_0, start: pip install broken: no such package" in lines_of(results)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "135M,7B"], "--models: 7B is not one of 135M, Q4_0, Q4_K_M"),
+        (["--only", "throughput,speed"], "--only: speed is not one of throughput, prefill,"),
+    ],
+)
+def test_an_unknown_model_or_load_is_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["compare.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("compare").parse_arguments()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_load_is_chosen_with_all_of_its_concurrencies() -> None:
+    wanted = importlib.import_module("compare").wanted
+    assert wanted("throughput-16", ["throughput"])
+    assert wanted("long-context", ["long-context"])
+    assert wanted("agents", [])
+    assert not wanted("prefill", ["throughput", "agents"])
