@@ -1,4 +1,4 @@
-"""N-gram speculative decoding through the real server: the same output in fewer steps."""
+"""Speculative decoding through the real server: the same output in fewer steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import httpx
 import pytest
 from support.http_server import Server, serving
 
-NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+SUFFIX = {"method": "suffix", "num_speculative_tokens": 8, "suffix_decoding_max_tree_depth": 16}
+USUAL = "Tell me about the sea in three sentences."
 SENTENCES = (
     "The lighthouse was built in 1874 by masons from the mainland. Its lamp burned whale oil at first, "
     "later paraffin. The last keeper, Anna Lindqvist, left the tower in 1968."
@@ -22,7 +23,7 @@ COPYING = f"Repeat the following text word for word, and add nothing:\n\n{SENTEN
 def speculating() -> Iterator[Server]:
     """Run a server with speculative decoding."""
     options = ("--enable-metrics", "--max-model-len", "4096")
-    with serving(*options, "--speculative-config", json.dumps(NGRAM)) as running:
+    with serving(*options, "--speculative-config", json.dumps(SUFFIX)) as running:
         yield running
 
 
@@ -67,3 +68,15 @@ def test_drafts_of_copied_text_are_accepted(speculating: Server) -> None:
         counter(speculating, drafted) - before[0],
     )
     assert response["usage"]["completion_tokens"] / 2 < newly_accepted <= newly_drafted
+
+
+def test_an_output_is_drafted_from_an_equal_one_before(speculating: Server) -> None:
+    name = "spec_decode_num_accepted_tokens"
+    question = [{"role": "user", "content": USUAL}]
+    counts, texts = [counter(speculating, name)], []
+    for _ in range(2):
+        response = ask(speculating, messages=question, temperature=0, max_tokens=40)
+        texts.append(response["choices"][0]["message"]["content"])
+        counts.append(counter(speculating, name))
+    assert texts[0] == texts[1]
+    assert counts[2] - counts[1] > counts[1] - counts[0] + 10

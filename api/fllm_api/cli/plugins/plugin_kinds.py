@@ -74,6 +74,17 @@ KINDS = {
         suffix="Grammar",
         registry="grammars",
     ),
+    "drafter": PluginKind(
+        summary="Guesses the next tokens of sequences, for speculative decoding.",
+        page="hooks/fllm_drafters.md",
+        serve="furiosa-llm serve MODEL --speculative-config "
+        '\'{{"method": "{module}", "num_speculative_tokens": 4}}\'',
+        note="Drafts are made in `src/{module}/drafter.py`. The server verifies and measures them.",
+        suffix="Drafter",
+        base="Drafter",
+        registry="drafters",
+        dependencies=("msgspec>=0.20",),
+    ),
     "chat-template": PluginKind(
         summary="A chat template for models that are published without one.",
         page="hooks/fllm_chat_template.md",

@@ -216,7 +216,7 @@ class Replica:
             self._expected.pop(block_hash, None)
 
 
-GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used", "memory")
+GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used", "memory", "drafters_off")
 """Fields of `EngineStats` that are not running totals."""
 
 
