@@ -26,6 +26,9 @@ from fllm import (
     BackendConfig,
     BackendContext,
     ConfigError,
+    DraftedSequence,
+    DrafterContext,
+    DraftRequest,
     GenerateRequest,
     GrammarContext,
     MetricsContext,
@@ -56,9 +59,11 @@ from fllm.testing import (
     PlacementContract,
     ReasoningParserContract,
     ToolParserContract,
+    echo_model,
     parse,
     run_contract,
 )
+from fllm.tokenizer import Tokenizer as ChatTokenizer
 
 DIRECTORY = DOCS / "hooks"
 INDEX = (DIRECTORY / "README.md").read_text()
@@ -228,6 +233,34 @@ def test_the_grammar_backend_allows_only_the_texts_of_a_choice(load: Load) -> No
     assert matcher.is_accepting
     with pytest.raises(RequestError, match="only choices of texts"):
         compiler.compile(Regex("a*"))
+
+
+def test_the_drafter_completes_a_phrase(load: Load, tmp_path: Path) -> None:
+    factory = load("phrases.py").drafters.load("phrases")
+    card = ModelCard(tokenizer=str(echo_model(tmp_path)), max_model_len=100)
+    tokenizer = ChatTokenizer.load(tmp_path)
+    text, phrase = ([*tokenizer.encode(part, add_special_tokens=False)] for part in ("Oh, As an", "As an AI"))
+    drafter = factory(
+        DrafterContext(
+            config=BackendConfig(model="m"),
+            card=card,
+            vocab_size=tokenizer.vocab_size,
+            num_speculative_tokens=9,
+            settings={"phrases": ["As an AI"]},
+        )
+    )
+    sequence = DraftedSequence(
+        id="one",
+        scope=b"",
+        token_ids=text,
+        prompt_length=1,
+        sampling=SamplingParams(max_tokens=9),
+        seed=0,
+    )
+    drafter.start(sequence)
+    [drafts] = drafter.propose([DraftRequest(sequence, 9)])
+    assert len(drafts) > 0
+    assert [*text, *drafts][-len(phrase) :] == phrase
 
 
 def test_the_command_counts_tokens(load: Load, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from fllm_backends.drafters.suffix_index import END, SuffixIndex
 MAX_OUTPUT_TOKENS = 2048
 """Only the last tokens of a longer output are kept, since the engine waits until they are indexed."""
 MAX_TOKENS = 1 << 17
-"""Number of tokens of all outputs. They take 26 MB."""
+"""Number of tokens of all outputs. They take 34 MB."""
 GENERATION_TOKENS = MAX_TOKENS // 4
 """Number of tokens of one generation of outputs."""
 

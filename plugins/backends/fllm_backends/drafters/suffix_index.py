@@ -16,7 +16,7 @@ END = -1
 class SuffixIndex:
     """The positions of texts, as chains of those with the same hash of the last tokens.
 
-    So LZ77 compressors find matches (RFC 1951, section 4). A token takes about 200 bytes.
+    So LZ77 compressors find matches (RFC 1951, section 4). A token takes about 260 bytes.
     """
 
     def __init__(self) -> None:
