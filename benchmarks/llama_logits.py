@@ -40,10 +40,12 @@ def scored(window: int) -> slice:
     return slice(window // 2, window - 1)
 
 
-def save(program: str, model: str, text: Path, window: int, windows: int, file: Path) -> None:
+def save(
+    program: str | Path, model: str | Path, text: Path, window: int, windows: int, file: Path, *options: str
+) -> None:
     """Run ``llama-perplexity`` over a text in windows of ``window`` tokens. Raise `CalledProcessError`."""
     sizes = ["-c", str(window), "-b", str(window), "--chunks", str(windows)]
-    command = [program, "-m", model, "-f", str(text), *sizes, "--save-all-logits", str(file)]
+    command = [program, "-m", model, "-f", text, *sizes, "--save-all-logits", file, *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -107,11 +107,14 @@ class Environment:
                 yield torch.from_numpy(rows.copy()).log_softmax(-1)
 
 
-def start(command: Sequence[str | Path], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str | Path], log: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a server in a process group of its own; its output goes to a file."""
+    environment = {**os.environ, **(variables or {})}
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=dict(variables), start_new_session=True
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
 
 
