@@ -14,6 +14,7 @@ from fllm.config import Speculation
 from fllm.errors import ConfigError
 from fllm_backends.torch.draft_model import DraftState, check_vocabularies
 
+ONE_THREAD = {"threads": "1"}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
 REQUESTS = [
     prompt("greedy", [3, 1, 4, 1, 5, 9, 2, 6], max_tokens=30),
@@ -45,15 +46,17 @@ def drafting(model: Path, **settings: Any) -> Speculation:
 
 
 def test_the_model_itself_as_its_draft_is_always_right(tiny: Path) -> None:
-    plain = Generation(tiny, REQUESTS, None, dtype="float32")
-    drafted = Generation(tiny, REQUESTS, drafting(tiny), dtype="float32")
+    plain = Generation(tiny, REQUESTS, None, options=ONE_THREAD)
+    drafted = Generation(tiny, REQUESTS, drafting(tiny), options=ONE_THREAD)
     assert drafted.tokens == plain.tokens
     assert drafted.status.accepted == drafted.status.drafted > 40
     assert drafted.status.steps < plain.status.steps / 2
 
 
 def test_another_model_changes_no_output(tiny: Path, other: Path) -> None:
-    plain, drafted = (Generation(tiny, REQUESTS, each) for each in (None, drafting(other)))
+    plain, drafted = (
+        Generation(tiny, REQUESTS, each, options=ONE_THREAD) for each in (None, drafting(other))
+    )
     assert drafted.tokens == plain.tokens
     assert drafted.status.drafted > drafted.status.accepted
     assert drafted.status.drafters_off == 0
@@ -61,9 +64,9 @@ def test_another_model_changes_no_output(tiny: Path, other: Path) -> None:
 
 def test_nothing_is_drafted_beyond_the_length_of_the_draft_model(tiny: Path) -> None:
     asked = prompt("one", [3, 1, 4], max_tokens=40)
-    drafted = Generation(tiny, [asked], drafting(tiny, max_model_len=16), dtype="float32")
+    drafted = Generation(tiny, [asked], drafting(tiny, max_model_len=16), options=ONE_THREAD)
     assert 0 < drafted.status.drafted <= 13
-    assert drafted.tokens == Generation(tiny, [asked], None, dtype="float32").tokens
+    assert drafted.tokens == Generation(tiny, [asked], None, options=ONE_THREAD).tokens
 
 
 def test_what_the_draft_model_computed_of_right_drafts_is_kept() -> None:
