@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
+from fllm_backends.torch.cpu_binding import first_threads
 
 if TYPE_CHECKING:
     import torch
@@ -129,13 +131,6 @@ def out_of_memory(message: str) -> Generator[None]:
         raise
 
 
-def return_freed_memory() -> None:
-    """Give memory that was freed back to the system. glibc keeps up to 64 MiB for each thread."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
-
-
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
@@ -157,14 +152,23 @@ def num_threads(engines: int) -> int:
 
 
 def physical_cores() -> int:
-    """Return the number of cores that this process may use.
+    """Return the number of cores that this process may use, of its CPUs and of the time of its cgroup.
 
     Two threads of one core are not faster than one.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    return len({_read(siblings.format(cpu)) or str(cpu) for cpu in os.sched_getaffinity(0)})
+    return min(len(first_threads(os.sched_getaffinity(0))), _cpu_limit())
+
+
+def _cpu_limit() -> int:
+    """Return how many CPUs the limit of a container allows at once, which may be more than there are."""
+    quota, period = (*_read("/sys/fs/cgroup/cpu.max").split(), "", "")[:2]
+    if not quota:  # cgroup 1
+        quota, period = (_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
+    if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
+        return max(1, int(quota) // int(period))
+    return sys.maxsize
 
 
 def _check_cuda(method: str, device: torch.device) -> None:
@@ -186,14 +190,18 @@ def _capability_text(method: str) -> str:
 
 
 def _available_memory() -> int:
-    """Return the free memory of the machine (`/proc/meminfo`), or of the container (cgroup 2) if less."""
+    """Return the free memory of the machine (`/proc/meminfo`), or of the container (cgroup 2) if less.
+
+    The pages of files that a container has read count as used, but the system takes them when it needs them.
+    """
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
     limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
     if limit.isdecimal() and used.isdecimal():
-        available = min(available, int(limit) - int(used))
+        files = re.search(r"^inactive_file (\d+)$", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE)
+        available = min(available, int(limit) - int(used) + int(files[1] if files else 0))
     return available
 
 

@@ -40,7 +40,7 @@ def allocate_cache(
         blocks = ranks.minimum(blocks)
     check_memory(blocks * block, "the KV cache", decoder.device)
     with out_of_memory(f"a KV cache of {blocks * block} bytes does not fit into memory"):
-        return KVCache(shapes, blocks, block_size, like=like)
+        return KVCache(shapes, blocks, block_size, like=like, huge_pages=config.huge_pages)
 
 
 def _useful_blocks(size: int, max_num_seqs: int, length: int, *, spare: bool) -> int:

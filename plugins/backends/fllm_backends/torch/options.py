@@ -12,6 +12,8 @@ from fllm.errors import ConfigError
 from fllm.model import ModelSource, locate
 from fllm.plugins.options import backend_options
 from fllm_backends.checkpoints.quantized.config import READABLE, normalized_method
+from fllm_backends.torch.cpu_binding import read_pin_threads
+from fllm_backends.torch.huge_pages import HugePages, check_huge_pages
 from fllm_backends.torch.quantized.serving import SERVED
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -24,6 +26,12 @@ class TorchOptions(Struct, frozen=True, kw_only=True):
     kv_cache_memory: Annotated[str, Meta(description="memory for the KV cache, such as 2GiB")] | None = None
     threads: Annotated[int, Meta(ge=1, description="threads that compute on a cpu")] | None = None
     matryoshka: Annotated[bool, Meta(description="embeddings may be cut to fewer dimensions")] = False
+    huge_pages: Annotated[
+        HugePages, Meta(description="auto, on or off: huge pages for weights and KV cache on a cpu")
+    ] = "auto"
+    pin_threads: Annotated[
+        str, Meta(description="off, on, numa:N or CPUs such as 0-3: cores of the threads that compute")
+    ] = "off"
 
 
 class TorchConfig(Struct, frozen=True, kw_only=True):
@@ -57,6 +65,9 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     engines_per_device: int
     matryoshka: bool
     """Whether embeddings may be cut, whatever the model's files say."""
+    huge_pages: HugePages
+    cpus: tuple[int, ...]
+    """CPUs to which the threads that compute are bound. Empty: they are not."""
 
 
 def read_torch_config(config: BackendConfig) -> TorchConfig:
@@ -72,12 +83,14 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
                 f"--quantization {config.quantization!r}: the torch backend serves {', '.join(SERVED)}, and "
                 f"checkpoints that are quantized with {', '.join(READABLE)}"
             )
+    check_huge_pages(backend.huge_pages)
+    ranks = _ranks(config)
     return TorchConfig(
         source=_source(config.model, config.load_format),
         revision=config.revision,
         device=config.devices[0] if config.devices else None,
         devices=config.devices,
-        tensor_parallel_size=_ranks(config),
+        tensor_parallel_size=ranks,
         dtype=config.dtype,
         quantization=quantization or ("none" if config.dtype != "auto" else None),
         model_impl=config.model_impl,
@@ -92,6 +105,8 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         local_engines=config.local_engines,
         engines_per_device=config.engines_per_device,
         matryoshka=backend.matryoshka,
+        huge_pages=backend.huge_pages,
+        cpus=_cpus(backend.pin_threads, config.local_engines * ranks),
     )
 
 
@@ -125,3 +140,13 @@ def _size(text: str | None) -> int | None:
         return None if text is None else parse_size(text)
     except ValueError as error:
         raise ConfigError(f"--backend-option kv_cache_memory={text!r}: {error}") from None
+
+
+def _cpus(pin_threads: str, engines: int) -> tuple[int, ...]:
+    cpus = read_pin_threads(pin_threads)
+    if cpus and engines > 1:
+        raise ConfigError(
+            f"--backend-option pin_threads={pin_threads}: {engines} processes would compute on the same "
+            "cores; it is for one engine without ranks on a machine"
+        )
+    return cpus

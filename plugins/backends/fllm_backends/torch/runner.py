@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,19 +15,21 @@ from msgspec.structs import replace
 from fllm.batching import KVFormat, PromptImages, Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, RequestError
+from fllm.resident_memory import return_freed_memory, unmap_idle_code, unmap_read_weights
 from fllm.values import ModelCard, PreparedImages, Progress
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_eos_token_ids, read_model_card, read_sampling_defaults
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig, read_quantization
+from fllm_backends.torch.cpu_binding import bind_thread, first_threads
 from fllm_backends.torch.hardware import (
     check_memory,
     num_threads,
     out_of_memory,
-    return_freed_memory,
     torch_device,
 )
+from fllm_backends.torch.huge_pages import forbid_huge_pages
 from fllm_backends.torch.model_selection import read_model
 from fllm_backends.torch.options import TorchConfig
 from fllm_backends.torch.quantized.serving import (
@@ -51,6 +54,9 @@ if TYPE_CHECKING:
     from fllm_backends.torch.weights import TensorSource
 
 log = logging.getLogger("fllm.model")
+
+UNMAP_INTERVAL = 0.1
+"""Seconds between two looks at what is mapped, each of some milliseconds."""
 
 
 class TorchRunner:
@@ -97,15 +103,12 @@ class TorchRunner:
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Fetch or convert the model and load its weights. Raise `UserError`."""
-        import torch
 
         from fllm_backends.torch.lora.attach import attach_lora
 
         device = torch_device(self._device)
         if device.type == "cpu":
-            torch.set_num_threads(
-                self._config.threads or num_threads(self._config.local_engines * self._size)
-            )
+            self._set_up_cpu()
         dtype = self._dtype()
         model = fetch_model(
             self._config.source,
@@ -134,6 +137,16 @@ class TorchRunner:
         card = read_model_card(model.directory, described, model.artifact_id, self._runtime(device, dtype))
         self._card = replace(card, images=self._images.support if self._images else None)
         return self._card
+
+    def _set_up_cpu(self) -> None:
+        """Bind this thread, and those that it will start, and set their number."""
+        import torch
+
+        if self._config.huge_pages == "off":
+            forbid_huge_pages()
+        if self._config.cpus:
+            bind_thread(self._config.cpus)
+        torch.set_num_threads(self._config.threads or num_threads(self._config.local_engines * self._size))
 
     def _check(
         self, directory: Path, device: torch.device, gguf: Path | None = None
@@ -188,6 +201,9 @@ class TorchRunner:
         self._executor = Executor(self._model, cache, self._card.eos_token_ids, self._draw())
         if self._device.kind == "cuda" and cache.num_blocks and not self._ranks and not self._has_state:
             self._warm_up()
+        if self._device.kind == "cpu":
+            return_freed_memory()
+            unmap_idle_code()
         return cache.num_blocks
 
     def _draw(self) -> Draw:
@@ -282,6 +298,10 @@ class TorchRunner:
         """Whether something happens between the layers, so that they can't be one kernel."""
         return self._config.enable_lora or self._ranks is not None
 
+    def _cores(self) -> tuple[int, ...]:
+        """Return a CPU of each core that threads are bound to."""
+        return first_threads(self._config.cpus)
+
     def _dtype(self) -> str:
         if self._config.dtype != "auto":
             return self._config.dtype
@@ -312,6 +332,7 @@ class TorchRunner:
             dtype=dtype,
             seed=self._config.seed,
             threads=torch.get_num_threads() if packs else None,
+            cores=self._cores(),
             quantization=None if packs else quantization,
             progress=progress,
             ranks=self._ranks,
@@ -379,6 +400,7 @@ class TorchRunner:
             from fllm_backends.torch.fused.decoder import FusedLM
             from fllm_backends.torch.fused.decoder_part import FusedPart
             from fllm_backends.torch.fused.jit import compile_lock
+            from fllm_backends.torch.fused.kernel_threads import KernelThreads
             from fllm_backends.torch.fused.packed_lm import PackedLM
 
             self._quantization, self._packed = "int8", True
@@ -386,11 +408,13 @@ class TorchRunner:
             threads = torch.get_num_threads()
             with compile_lock():
                 if not fuses:
-                    packed = PackedLM(architecture, weights, threads, ranks)
+                    packed = PackedLM(architecture, weights, KernelThreads(threads, self._cores()), ranks)
                     packed.compile()
                     return packed
                 kind = partial(FusedPart, ranks=ranks) if self._ranks else FusedLM
-                fused = kind(architecture, weights, threads=threads, max_positions=length)
+                fused = kind(
+                    architecture, weights, threads=threads, max_positions=length, cores=self._cores()
+                )
                 progress(Progress("Compiling the kernels", 0, 1))
                 fused.compile()
                 progress(Progress("Compiling the kernels", 1, 1))
@@ -530,10 +554,18 @@ class TorchRunner:
 
 
 def _returning_memory(progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Return a function that reports progress, and first gives back what was freed since the last report."""
+    """Return a function that reports progress, and first gives back what was freed since the last report.
+
+    Weights that were read from a mapped file do not stay in this process, either.
+    """
+    unmapped_at = float("-inf")
 
     def report(step: Progress) -> None:
+        nonlocal unmapped_at
         return_freed_memory()
+        if step.done == step.total or time.monotonic() > unmapped_at + UNMAP_INTERVAL:
+            unmap_read_weights()
+            unmapped_at = time.monotonic()
         progress(step)
 
     return report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +69,7 @@ class FusedLM:
         threads: int,
         max_positions: int,
         ranks: Ranks = ALONE,
+        cores: Sequence[int] = (),
     ) -> None:
         packer = LayerPacker(a, threads, ranks)
         self.architecture = a
@@ -78,7 +79,7 @@ class FusedLM:
         self.kv_shapes = (KVShape(len(own.kv_heads), sizes.head_dim, sizes.head_dim),) * len(a.layers)
         self.device = torch.device("cpu")
         self._threads = threads
-        self._kernel_threads = KernelThreads(threads)
+        self._kernel_threads = KernelThreads(threads, cores)
         self.low_rank = LowRankAdapters(len(a.layers), threads, packer.places(), sizes.inner)
         self._shape = _model_shape(a, sizes, own)
         self._layers = packer.pack_layers(weights.layers)

@@ -31,9 +31,16 @@ class FusedPart(FusedLM):
     """
 
     def __init__(
-        self, a: Architecture, weights: Weights, *, threads: int, max_positions: int, ranks: Ranks
+        self,
+        a: Architecture,
+        weights: Weights,
+        *,
+        threads: int,
+        max_positions: int,
+        ranks: Ranks,
+        cores: Sequence[int] = (),
     ) -> None:
-        super().__init__(a, weights, threads=threads, max_positions=max_positions, ranks=ranks)
+        super().__init__(a, weights, threads=threads, max_positions=max_positions, ranks=ranks, cores=cores)
         self._ranks: Ranks = ALONE
         self._all = ranks
         parts = [own_parts(a, rank, ranks.size) for rank in range(ranks.size)]

@@ -114,7 +114,10 @@ def _halves(blocks: Bytes, at: int) -> NDArray[np.float16]:
 
 def _nibbles(both: Bytes) -> Bytes:
     """Return the low halves of each line of bytes, then the high halves: [rows, columns]."""
-    return np.concatenate([both & np.uint8(15), both >> np.uint8(4)], axis=-1).reshape(len(both), -1)
+    halves = np.empty((*both.shape[:-1], 2, both.shape[-1]), np.uint8)
+    np.bitwise_and(both, 15, out=halves[..., 0, :])
+    np.right_shift(both, 4, out=halves[..., 1, :])
+    return halves.reshape(len(both), -1)
 
 
 def _five_bits(blocks: Bytes) -> Bytes:

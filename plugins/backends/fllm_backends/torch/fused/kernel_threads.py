@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fllm_backends.torch.cpu_binding import bind_thread
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
 
 
 class KernelThreads:
     """Runs kernels in the calling thread and in others, which wait for them."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, cpus: Sequence[int] = ()) -> None:
+        """Create threads. ``cpus``: that of the calling one, which is not bound, and those of the others."""
         self.count = count
-        self._pool = ThreadPoolExecutor(max(count - 1, 1), "kernels")
+        self._cpus = iter(cpus[1:count])
+        self._pool = ThreadPoolExecutor(max(count - 1, 1), "kernels", self._bind)
+
+    def _bind(self) -> None:
+        if (cpu := next(self._cpus, None)) is not None:
+            bind_thread({cpu})
 
     def run(self, kernel: Callable[..., None], phases: int, *arguments: Any) -> None:
         """Run a kernel of ``phases`` phases in all threads; return when all pieces are done.

@@ -30,8 +30,10 @@ class PackedMatrixLinear(Linear):
 class PackedLM(CausalLM):
     """`CausalLM` with packed matrices of 4 to 8 bits, as in `FusedLM`. Other operations are in float32."""
 
-    def __init__(self, a: Architecture, weights: Weights, threads: int, ranks: Ranks = ALONE) -> None:
-        self._threads = KernelThreads(threads)
+    def __init__(
+        self, a: Architecture, weights: Weights, threads: KernelThreads, ranks: Ranks = ALONE
+    ) -> None:
+        self._threads = threads
         self._packed_head = PackedProduct(weights.head, None, self._threads)
         layers = _PackedLayers(weights, self._threads)
         # The head of the base class is not used.

@@ -119,25 +119,37 @@ def _pack_rows(
 def write_panels(form: Format, rows: QuantizedRows, panels: Bytes) -> None:
     """Write quantized rows to [rows / PANEL, blocks, bytes of a block]."""
     count, blocks = panels.shape[:2]
-    quads = rows.values.view(np.uint32).reshape(count, PANEL, blocks, form.groups, GROUP // 4)
-    values = quads.transpose(0, 2, 3, 4, 1).copy().view(np.uint8)
+    write_values(rows.values.view(np.uint32), form.groups, form.bits, panels.view(np.uint32))
     end = form.groups * form.value_bytes
-    target = panels[..., :end].reshape(count, blocks, form.groups, form.bits, 4 * PANEL)
-    if form.bits == 8:
-        target[:] = values
-    else:
-        np.bitwise_and(values[..., ::2, :], 15, out=target[..., :4, :])
-        target[..., :4, :] |= values[..., 1::2, :] << np.uint8(4)
-        high = form.bits - 4
-        for at in range(GROUP // 4 if high else 0):
-            line, place = divmod(at * high, 8)
-            bits = values[..., at, :] >> np.uint8(4) << np.uint8(place)
-            target[..., 4 + line, :] = bits if place == 0 else target[..., 4 + line, :] | bits
     for numbers in rows.scales:
         by_panel = numbers.reshape(count, PANEL, blocks, -1).transpose(0, 2, 3, 1).copy()
         bytes_of_rows = by_panel.reshape(count, blocks, -1).view(np.uint8)
         panels[..., end : end + bytes_of_rows.shape[-1]] = bytes_of_rows
         end += bytes_of_rows.shape[-1]
+
+
+@kernel(fastmath=False)
+def write_values(quads: Any, groups: Any, bits: Any, panels: Any) -> None:
+    """Write the values of [rows, quads of four bytes] to [panels, blocks, quads], as `formats` says."""
+    low, high = np.uint32(0x0F0F0F0F), bits - 4
+    for panel in range(len(panels)):
+        for block in range(panels.shape[1]):
+            for group in range(groups):
+                first, target = (block * groups + group) * (GROUP // 4), group * bits * PANEL
+                for row in range(PANEL):
+                    values = quads[panel * PANEL + row, first : first + GROUP // 4]
+                    lines = panels[panel, block, target + row :]
+                    if bits == 8:
+                        for i in range(GROUP // 4):
+                            lines[i * PANEL] = values[i]
+                        continue
+                    for i in range(GROUP // 8):
+                        lines[i * PANEL] = values[2 * i] & low | (values[2 * i + 1] & low) << 4
+                    for line in range(high):
+                        bytes_of_line, share = np.uint32(0), 8 // high
+                        for i in range(share):
+                            bytes_of_line |= (values[line * share + i] >> 4 & low) << i * high
+                        lines[(GROUP // 8 + line) * PANEL] = bytes_of_line
 
 
 class InexactError(ValueError):

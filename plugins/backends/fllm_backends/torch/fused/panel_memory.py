@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
-import sys
-from contextlib import suppress
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fllm_backends.torch.fused.padding import round_up
+from fllm_backends.torch.mapped_memory import map_memory
 
-CHUNK_BYTES = 32 * 1024**2
-"""Bytes to map at a time, at least. What is not written takes no memory."""
-HUGE_PAGE_BYTES = 2 * 1024**2
+CHUNK_BYTES = 1024**3
+"""Bytes to map at a time, at least, if the system allows it. What is not written takes no memory."""
 ALIGNMENT = 64
 """Bytes of a cache line: a vector that crosses lines takes two loads."""
 
@@ -22,8 +19,8 @@ ALIGNMENT = 64
 class PanelMemory:
     """Allocates arrays that follow each other in memory and are freed together.
 
-    A processor reads weights about a tenth faster from huge pages. Linux gives them only to memory that asks
-    for them, and numpy asks only for large arrays.
+    A processor reads weights about a tenth faster from huge pages. The last one of a chunk is not full, so
+    chunks are large.
     """
 
     def __init__(self) -> None:
@@ -36,20 +33,14 @@ class PanelMemory:
         used = round_up(size, ALIGNMENT)
         with self._lock:
             if used > len(self._chunk):
-                self._chunk = _map(max(used, CHUNK_BYTES))
+                self._chunk = _map_chunk(used)
             array, self._chunk = self._chunk[:size], self._chunk[used:]
         return array.reshape(shape)
 
 
-def _map(size: int) -> NDArray[np.uint8]:
-    """Return at least ``size`` bytes of new memory that starts at a huge page."""
-    size = round_up(size, HUGE_PAGE_BYTES)
+def _map_chunk(size: int) -> NDArray[np.uint8]:
+    """Return new memory: a chunk, or ``size`` bytes where the system limits what is mapped."""
     try:
-        memory = mmap.mmap(-1, size + HUGE_PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise MemoryError(f"cannot map {size} bytes") from error
-    if sys.platform == "linux":
-        with suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(memory, np.uint8)
-    return array[-array.ctypes.data % HUGE_PAGE_BYTES :]
+        return map_memory(max(size, CHUNK_BYTES), huge=True).array
+    except MemoryError:
+        return map_memory(size, huge=True).array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
@@ -36,15 +36,16 @@ def transformers_decoder(
     dtype: torch.dtype,
     seed: int,
     threads: int | None,
+    cores: Sequence[int] = (),
     quantization: str | None = None,
     progress: Callable[[Progress], None],
     ranks: Ranks | None = None,
 ) -> TransformersLM:
     """Load the model's weights and create its decoder; without weights, with random ones.
 
-    With ``threads``, linear layers and experts are computed on packed weights, by this number. With a
-    ``quantization``, ``int8`` or ``fp8``, linear layers are computed on the kernels for CUDA. With ``ranks``,
-    the decoder is this rank's part.
+    With ``threads``, linear layers and experts are computed on packed weights, by this number, of
+    which the others are bound to ``cores``. With a ``quantization``, ``int8`` or ``fp8``, linear layers are
+    computed on the kernels for CUDA. With ``ranks``, the decoder is this rank's part.
 
     Raise `ModelError` if its class can't be served, see also `check_class`.
     """
@@ -73,7 +74,7 @@ def transformers_decoder(
             from fllm_backends.torch.fused.jit import compile_lock
 
             stack.enter_context(compile_lock())
-            kernels = _pack(parts, threads, advance, products=divided is not None)
+            kernels = _pack(parts, threads, cores, advance, products=divided is not None)
         if quantization:
             from fllm_backends.torch.transformers_lm.quantized_modules import quantize_modules
 
@@ -95,7 +96,12 @@ def transformers_decoder(
 
 
 def _pack(
-    parts: list[Packable], threads: int, advance: Callable[[], None], *, products: bool
+    parts: list[Packable],
+    threads: int,
+    cores: Sequence[int],
+    advance: Callable[[], None],
+    *,
+    products: bool,
 ) -> AttentionKernels:
     """Pack linear layers and experts, and compile the kernels: those of products, too, if asked for."""
     from fllm_backends.torch.fused.kernel_threads import KernelThreads
@@ -103,7 +109,7 @@ def _pack(
     from fllm_backends.torch.fused.paged_attention import KernelAttention
     from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
 
-    team = KernelThreads(threads)
+    team = KernelThreads(threads, cores)
     pack_modules(parts, team, advance)
     kernels = KernelAttention(team)
     kernels.compile()

@@ -4,7 +4,8 @@ import mmap
 
 import pytest
 
-from fllm_backends.torch.fused.panel_memory import ALIGNMENT, HUGE_PAGE_BYTES, PanelMemory
+from fllm_backends.torch.fused.panel_memory import ALIGNMENT, PanelMemory
+from fllm_backends.torch.mapped_memory import HUGE_PAGE_BYTES
 
 
 def test_arrays_follow_each_other_at_cache_lines() -> None:
@@ -33,3 +34,17 @@ def test_memory_that_cannot_be_mapped_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(mmap, "mmap", refuse)
     with pytest.raises(MemoryError, match="cannot map"):
         PanelMemory().allocate(1)
+
+
+def test_less_is_mapped_where_the_system_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = mmap.mmap
+
+    def limited(file: int, size: int, flags: int) -> mmap.mmap:
+        if size > 3 * HUGE_PAGE_BYTES:
+            raise OSError(12, "Cannot allocate memory")
+        return whole(file, size, flags)
+
+    monkeypatch.setattr(mmap, "mmap", limited)
+    memory = PanelMemory()
+    for _ in range(3):
+        memory.allocate(HUGE_PAGE_BYTES)[:] = 1
