@@ -47,9 +47,9 @@ VERBS = frozenset(
     Print Probe Process Provide Push Put Quantize Queue Raise Read Receive Record Register Reject Release
     Remove Rename Render Reorder Replace Report Request Require Reserve Reset Resolve Restart Restore
     Return Rotate Round Run Sample Save Scale Schedule Score Search Select Send Serialize Serve Set Show
-    Shut Simulate Skip Sleep Sort Split Start Step Stop Store Stream Strip Submit Switch Take Test Tokenize Track
-    Train Transfer Turn Undo Unload Unmap Update Upgrade Upload Use Validate Verify Wait Warn Watch Wrap Write
-    Yield Zero
+    Shut Simulate Skip Sleep Sort Split Start Step Stop Store Stream Strip Submit Switch Take Test Tokenize
+    Track Train Transfer Turn Undo Unload Unmap Update Upgrade Upload Use Validate Verify Wait Warn Watch Wrap
+    Write Yield Zero
     """.split()  # noqa: SIM905  as a list, each would take a line
 )
 """First words of docstrings; add the verb that yours needs."""
