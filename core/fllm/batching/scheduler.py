@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fllm.batching.background import Background
 from fllm.batching.batch import Batch, computes_forced
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.drafting import Drafting, Verified
+from fllm.batching.drafting import Drafting, DraftRoom, Verified
 from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prefill_budget import PrefillBudget
@@ -86,6 +86,9 @@ class Scheduler:
         self._max_model_len = min(max_model_len, self._blocks.capacity)
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafting = drafting
+        self._draft_room = DraftRoom(
+            self._blocks, max_model_len=self._max_model_len, long_context_start=long_context_start
+        )
         self._recurrent = recurrent
         """Whether a sequence can't go back by a token: see `ModelCard.recurrent`."""
         self._clock = clock
@@ -228,7 +231,10 @@ class Scheduler:
             ready, admitted = [s for s in ready if s not in paused], [s for s in admitted if s not in paused]
         decoding = [s for s in ready if s.remaining == 1]
         prefilling = [s for s in ready if s.remaining > 1] + admitted
-        drafts = self._draft(decoding, batch.token_budget, is_measured=not prefilling)
+        drafts: Mapping[str, list[int]] = {}
+        if self._drafting is not None:
+            self._draft_room.begin_step(len(self._running), batch.token_budget)
+            drafts = self._drafting.draft(decoding, self._draft_room, is_measured=not prefilling)
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, drafts.get(sequence.id))
         self._blocks.save_evicted()
@@ -505,36 +511,3 @@ class Scheduler:
         if not sequence.needs_prompt_logprobs:
             self._prefix_queries += sequence.prompt_length
             self._prefix_hits += sequence.cached_tokens
-
-    def _draft(
-        self, sequences: list[Sequence], token_budget: int, *, is_measured: bool
-    ) -> Mapping[str, list[int]]:
-        """Return drafts for sequences that decode, by their ids.
-
-        They use no tokens or blocks that other running sequences need.
-        """
-        if self._drafting is None:
-            return {}
-        running = len(self._running)
-        spare = token_budget - running
-
-        def room(sequence: Sequence) -> int:
-            most = min(spare, self._blocks.room(sequence, running), self._max_drafts(sequence))
-            return max(most, 0)
-
-        drafts: dict[str, list[int]] = {}
-        proposed = self._drafting.propose(sequences, room, running=running, is_measured=is_measured)
-        for sequence in sequences:
-            if tokens := proposed.get(sequence.id, [])[: room(sequence)]:
-                self._blocks.append(sequence, len(tokens))
-                drafts[sequence.id] = tokens
-                spare -= len(tokens)
-        return drafts
-
-    def _max_drafts(self, sequence: Sequence) -> int:
-        """Return how many drafts lead neither beyond the sequence's end, nor into its long form."""
-        left = self._max_model_len - sequence.length, sequence.sampling.max_tokens - sequence.generated
-        most = min(left) - 1
-        if self._long_context_start is not None and not sequence.is_long:
-            most = min(most, self._long_context_start - sequence.length)
-        return most

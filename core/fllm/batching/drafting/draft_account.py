@@ -15,7 +15,7 @@ ALLOWANCE = 0.01
 """Share of the time that drafts may lose."""
 TRIAL = 8.0
 """Number of plain steps whose time a trial may lose. After it, the balance has to reach this again."""
-MAX_BALANCE = 32.0
+MAX_BALANCE = 16.0
 """Number of plain steps that may be lost, at most, after drafts have gained any number."""
 BASELINE_STEPS = 2
 """Number of plain steps that are measured before drafts are."""

@@ -12,6 +12,7 @@ from operator import index
 from msgspec import Struct
 
 from fllm.batching.drafting.draft_account import DraftMeter
+from fllm.batching.drafting.draft_room import DraftRoom
 from fllm.batching.drafting.draft_width import DraftWidth
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import MAX_VOCAB_SIZE
@@ -106,41 +107,34 @@ class Drafting:
         with contained(self._fail, base_exceptions=True):
             self._drafter.start(drafted)
 
-    def propose(
-        self,
-        sequences: abc.Sequence[Sequence],
-        limit: Callable[[Sequence], int],
-        *,
-        running: int,
-        is_measured: bool,
+    def draft(
+        self, sequences: abc.Sequence[Sequence], room: DraftRoom, *, is_measured: bool
     ) -> Mapping[str, list[int]]:
         """Begin a step in which these sequences decode, and return the drafts of some by their ids.
 
-        ``limit`` returns the maximum number of drafts of a sequence. ``running``: number of all sequences
-        that run. ``is_measured``: whether nothing else is computed in the step.
+        ``is_measured``: whether nothing else is computed in the step.
         """
         self._step = None
         if self._has_failed or not sequences:
             return {}
         context = sum(each.length for each in sequences)
         self._step = step = _Step(len(sequences), context, is_measured, self._clock())
-        if self._max_seqs is not None and running > self._max_seqs:
+        if self._max_seqs is not None and room.running > self._max_seqs:
             step.is_measured = False
             return {}
         if not self._meter.allows(step.rows, context):
             return {}
-        batch = [
-            request for each in sequences if each.started and (request := self._request(each, limit(each)))
-        ]
+        requests = {each.id: self._request(each, room.of(each)) for each in sequences if each.started}
+        batch = [request for request in requests.values() if request is not None]
         if not batch:
             return {}
-        drafts: list[list[int]] = []
+        proposed: list[list[int]] = []
         with contained(self._fail, base_exceptions=True):
-            drafts = self._checked(self._drafter.propose(batch), batch)
+            proposed = self._checked(self._drafter.propose(batch), batch)
         step.drafting = self._clock() - step.started_at
         # there are none at all if the drafter has failed
-        pairs = zip(batch, drafts, strict=False)
-        return {request.sequence.id: tokens for request, tokens in pairs if tokens}
+        drafts = {each.sequence.id: tokens for each, tokens in zip(batch, proposed, strict=False) if tokens}
+        return {each.id: room.take(each, drafts[each.id]) for each in sequences if each.id in drafts}
 
     def complete(self, verified: abc.Sequence[Verified]) -> None:
         """Record the results of a step: those of the sequences that had drafts."""
