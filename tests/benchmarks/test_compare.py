@@ -20,6 +20,7 @@ MODEL = "SmolLM2-135M-Instruct"
 @pytest.fixture(autouse=True)
 def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(module("machine"), "available_bytes", lambda: 1 << 40)
 
 
 def module(name: str) -> ModuleType:
@@ -218,6 +219,18 @@ def test_only_one_server_is_awake_and_all_end() -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, signal.SIG_DFL)
+
+
+def test_a_sleeping_server_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module("machine"), "available_bytes", lambda: 0)
+    group = module("servers").Servers([FakeEngine(name, []) for name in ("a", "b")])
+    try:
+        for name in ("a", "b"):
+            with group.awake(name):
+                pass
+        assert (group["a"].runs, group["b"].runs) == (False, True)
+    finally:
+        group.end()
 
 
 def test_the_bench_command_measures_a_server() -> None:
