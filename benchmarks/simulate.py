@@ -149,7 +149,7 @@ def main() -> None:
         costs = read_costs(args.costs)
         [trace, *_] = traces(args)
         rate = args.rate or args.load * capacity(trace.first(SATURATING), costs, Settings())
-        lines = compare(trace.at_rate(rate), args.costs, counts, model)
+        lines = compare(trace.at_rate(rate), args.costs, counts, model, cpu_time=args.cpu_time)
     else:
         lines = simulations(args)
     started = time.perf_counter()

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm import BackendConfig
-from fllm.batching import BatchLimits, ModelRunner
-from fllm.config import Device
-from fllm.model.devices import parse_devices
-from fllm_backends.torch.backend import LIMITS
-from fllm_backends.torch.hardware import default_device
-from fllm_backends.torch.options import read_torch_config
-from fllm_backends.torch.runner import TorchRunner
+from fllm.batching import BatchLimits
 from simulation.costs import Features, StepCosts, features, fit
 from simulation.engine import Engine, new_request
-from simulation.server import measure_server
+from simulation.real_engine import RealEngine, real_engine
+from simulation.server import TOKEN_IDS, measure_server
 
 LOADS = (
     (1, 40, 24),
@@ -44,8 +37,8 @@ BUDGETS = (16, 48, 160, 512)
 """Prefill budgets: sizes of the chunks of prompts."""
 PROMPTS = ((1, 700), (3, 250), (1, 3000))
 """Requests at once and the tokens of their prompts, for each of the budgets."""
-WARM_UP = 3
-"""First steps, which are not counted."""
+LOAD_BUDGET = 256
+"""That of the first loads."""
 
 
 class Measured(Struct, frozen=True):
@@ -54,79 +47,58 @@ class Measured(Struct, frozen=True):
     steps: list[Features]
     seconds: list[float]
     kv_blocks: int
+    block_size: int
     max_model_len: int
 
 
-def measure(model: str, engines: int, device: Device, cpu_time: bool) -> Measured:
-    """Run the loads on an engine in this process, which has its part of the cores."""
-    config = BackendConfig(model=model, local_engines=engines, devices=(device,), seed=0)
-    limits = LIMITS[device.kind].with_config(config)
-    runner = TorchRunner(read_torch_config(config), device, limits.max_num_seqs)
-    card = runner.load(lambda _: None)
-    with closing(runner):
-        kv_blocks = runner.allocate(limits.block_size)
-        measured = Measured([], [], kv_blocks, min(card.max_model_len, kv_blocks * limits.block_size))
-        clock = _cpu_clock() if cpu_time else time.perf_counter
-        serial = 0
-        for budget, requests, prompt, output in _loads(limits):
-            limits = replace(limits, prefill_budget=budget, solo_prefill_budget=budget or 0)
-            prompts = [_prompt(serial + each, prompt, measured.max_model_len) for each in range(requests)]
-            serial += requests
-            _play(runner, limits, measured, prompts, output, clock)
+def measure(engine: RealEngine) -> Measured:
+    """Run the loads on an engine."""
+    size = engine.limits.block_size
+    measured = Measured([], [], engine.kv_blocks, size, engine.max_model_len)
+    _play(engine, engine.limits, measured, [_prompt(-1, 100)] * 4, 8)
+    measured.steps.clear()  # it was only warmed up
+    measured.seconds.clear()
+    serial = 0
+    for budget, requests, tokens, output in _loads(engine.limits):
+        limits = replace(engine.limits, prefill_budget=budget, solo_prefill_budget=budget or 0)
+        length = min(tokens, engine.max_model_len - output)
+        prompts = [_prompt(serial + each, length) for each in range(requests)]
+        serial += requests
+        _play(engine, limits, measured, prompts, output)
     return measured
 
 
 def _loads(limits: BatchLimits) -> Iterator[tuple[int | None, int, int, int]]:
     """Yield budgets, requests, and their tokens."""
-    yield limits.prefill_budget, 4, 100, 8  # warms up
     for requests, prompt, output in LOADS:
-        yield limits.prefill_budget and 256, requests, prompt, output
+        yield limits.prefill_budget and LOAD_BUDGET, requests, prompt, output
     for budget in BUDGETS if limits.prefill_budget else ():
         for requests, prompt in PROMPTS:
-            if budget > 16 or prompt < 1000:
+            if budget > BUDGETS[0] or prompt < 1000:
                 yield budget, requests, prompt, 1
 
 
-def _prompt(serial: int, length: int, max_model_len: int) -> list[int]:
+def _prompt(serial: int, length: int) -> list[int]:
     """Return a prompt that no cache contains."""
-    source = np.random.default_rng(serial)
-    return source.integers(1000, 20_000, min(length, max_model_len - 64)).tolist()  # type: ignore[no-any-return]
-
-
-def _cpu_clock() -> Callable[[], float]:
-    """Return a clock of the CPU time of each thread that computes: other processes do not disturb it."""
-    threads = torch.get_num_threads()
-    return lambda: time.process_time() / threads
+    source = random.Random(serial)
+    return [source.randrange(*TOKEN_IDS) for _ in range(length)]
 
 
 def _play(
-    runner: ModelRunner,
-    limits: BatchLimits,
-    measured: Measured,
-    prompts: Sequence[list[int]],
-    output: int,
-    clock: Callable[[], float],
+    real: RealEngine, limits: BatchLimits, measured: Measured, prompts: Sequence[list[int]], output: int
 ) -> None:
     """Run requests to their end, with a scheduler of their own, and record the steps."""
     engine = Engine(
-        limits,
-        kv_blocks=measured.kv_blocks,
-        max_model_len=measured.max_model_len,
-        clock=clock,
-        execute=runner.execute,
+        limits, kv_blocks=real.kv_blocks, max_model_len=real.max_model_len, clock=time.perf_counter
     )
     for index, prompt in enumerate(prompts):
         engine.add(index, new_request(index, prompt, output))
-    warm_up = WARM_UP if not measured.steps else 0
-    started = clock()
+    started = real.clock()
     while batch := engine.begin():
-        engine.end(batch)
-        ended = clock()
-        if warm_up:
-            warm_up -= 1
-        else:
-            measured.steps.append(features(batch.rows))
-            measured.seconds.append(ended - started)
+        engine.end(batch, real.runner.execute(batch.rows))
+        ended = real.clock()
+        measured.steps.append(features(batch.rows))
+        measured.seconds.append(ended - started)
         started = ended
 
 
@@ -163,7 +135,7 @@ def calibrate(model: str, engines: Sequence[int], device: str, cpu_time: bool) -
             seconds=seconds,
             server=server,
             kv_blocks=measured.kv_blocks,
-            block_size=LIMITS[_device(device).kind].block_size,
+            block_size=measured.block_size,
             max_model_len=measured.max_model_len,
             machine=f"{os.cpu_count()} cores, {_processor()}",
             model=Path(model).name,
@@ -179,7 +151,8 @@ def calibrate(model: str, engines: Sequence[int], device: str, cpu_time: bool) -
 
 def print_engine(model: str, engines: int, device: str, cpu_time: bool) -> None:
     """Measure one engine and print its steps as JSON."""
-    print(msgspec.json.encode(measure(model, engines, _device(device), cpu_time)).decode())
+    with real_engine(model, engines, device, cpu_time=cpu_time) as engine:
+        print(msgspec.json.encode(measure(engine)).decode())
 
 
 def describe(costs: StepCosts) -> str:
@@ -191,10 +164,6 @@ def describe(costs: StepCosts) -> str:
         f"{1000 * pair:.0f}, the end of a prompt {end:.0f}; {costs.steps} steps, error {costs.error:.1%} "
         f"(median), {costs.error_90:.1%} (90th percentile)"
     )
-
-
-def _device(name: str) -> Device:
-    return parse_devices(name)[0] if name else default_device()
 
 
 def _processor() -> str:

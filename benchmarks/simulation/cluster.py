@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fllm import EngineOutput, ModelCard
 from fllm.batching import BatchLimits, Row, Sampled
+from fllm.batching.batch import Batch
 from fllm_backends.replicas.assignment import Assignment
 from fllm_backends.replicas.replica import Replica
 from fllm_backends.replicas.routing import WEIGHTS, PromptHasher, RoutingWeights, select
@@ -72,11 +73,19 @@ class Run(Struct, frozen=True, kw_only=True):
         return max(ends, default=0.0) - min((each.arrival for each in self.served), default=0.0)
 
 
+Execute = Callable[[Sequence[Row]], tuple[Sequence[Sampled], float]]
+"""Returns the results of a step, and the seconds that it takes."""
+
+
 class Cluster:
     """Plays one trace. Events are arrivals and ends of steps, in the order of their times."""
 
-    def __init__(self, trace: Trace, costs: StepCosts, settings: Settings) -> None:
+    def __init__(
+        self, trace: Trace, costs: StepCosts, settings: Settings, executors: Sequence[Execute] = ()
+    ) -> None:
+        """Create the replicas. Without ``executors``, nothing is computed, and steps take what they cost."""
         self._trace, self._costs = trace, costs
+        self._executors = executors or [self._execute] * settings.replicas
         self._weights = settings.weights
         server = costs.server
         self._request_seconds = server.request + server.client_request * settings.shared
@@ -108,7 +117,6 @@ class Cluster:
                 kv_blocks=costs.kv_blocks * costs.block_size // settings.limits.block_size,
                 max_model_len=costs.max_model_len,
                 clock=lambda: self._now,
-                execute=self._execute,
             )
             for _ in self.replicas
         ]
@@ -156,15 +164,15 @@ class Cluster:
         batch = self.engines[number].begin()
         self._running[number] = batch is not None
         if batch is not None:
-            seconds = self._costs.of_step(batch.rows)
+            results, seconds = self._executors[number](batch.rows)
             if self._token_seconds:
                 seconds += self._token_seconds * sum(row.sample for row in batch.rows)
             self._busy[number] += seconds
-            self._at(self._now + seconds, partial(self._end, number, batch))
+            self._at(self._now + seconds, partial(self._end, number, batch, results))
 
-    def _end(self, number: int, batch: Any) -> None:
+    def _end(self, number: int, batch: Batch, results: Sequence[Sampled]) -> None:
         self._steps += 1
-        outcomes, changes = self.engines[number].end(batch)
+        outcomes, changes = self.engines[number].end(batch, results)
         if changes is not None:
             self.replicas[number].on_cache_change(changes)
         for name, outcome in outcomes:
@@ -189,11 +197,13 @@ class Cluster:
                 arrival = self._trace.requests[follower].arrival
                 self._at(max(arrival, self._now), partial(self._arrive, follower))
 
-    def _execute(self, rows: Sequence[Row]) -> list[Sampled]:
+    def _execute(self, rows: Sequence[Row]) -> tuple[list[Sampled], float]:
+        """Return the tokens of the trace, and what the step costs."""
         token = self._trace.token
-        return [
+        results = [
             Sampled(token_id=token(row.seed, row.start + row.count) if row.sample else None) for row in rows
         ]
+        return results, self._costs.of_step(rows)
 
 
 def _result(work: Coroutine[Any, Any, T]) -> T:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fllm import CacheChanges, GenerateRequest, SamplingParams
-from fllm.batching import BatchLimits, Row, Sampled
+from fllm.batching import BatchLimits, Sampled
 from fllm.batching.batch import Batch
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.scheduler import Outcome, Scheduler
-
-Execute = Callable[[Sequence[Row]], Sequence[Sampled]]
-"""Runs the model once over all rows, as `ModelRunner.execute`."""
 
 
 def new_request(index: int, prompt: list[int], output_length: int) -> GenerateRequest:
@@ -29,12 +26,10 @@ class Engine:
         kv_blocks: int,
         max_model_len: int,
         clock: Callable[[], float],
-        execute: Execute,
     ) -> None:
         self._pool = BlockPool(kv_blocks, limits.block_size)
         self._pool.record_changes()
         self._clock = clock
-        self._execute = execute
         self.scheduler = Scheduler(self._pool, limits, max_model_len=max_model_len, clock=clock)
 
     def add(self, index: int, request: GenerateRequest) -> None:
@@ -49,7 +44,8 @@ class Engine:
         assert batch.rows, "without grammars and disks, there is always a row"
         return batch
 
-    def end(self, batch: Batch) -> tuple[list[tuple[str, Outcome]], CacheChanges | None]:
-        """Execute a batch. Return the outcomes, and what the prefix cache has gained and lost."""
-        outcomes = self.scheduler.complete(batch, self._execute(batch.rows))
-        return outcomes, self._pool.take_changes()
+    def end(
+        self, batch: Batch, results: Sequence[Sampled]
+    ) -> tuple[list[tuple[str, Outcome]], CacheChanges | None]:
+        """Apply the results of a batch. Return the outcomes, and the changes of the prefix cache."""
+        return self.scheduler.complete(batch, results), self._pool.take_changes()

@@ -19,9 +19,8 @@ from simulation.cluster import Run, Served
 from simulation.costs import ServerCosts
 from simulation.trace import Trace, TraceRequest
 
-FIRST_TOKEN_ID = 1000
-"""Ids of blocks become token ids from here on: those before may be special tokens."""
-LAST_TOKEN_ID = 40_000
+TOKEN_IDS = (1000, 40_000)
+"""Ids of blocks become these token ids: others may be special tokens."""
 REQUESTS = 40
 """Requests of one token that measure the cost of a request."""
 STREAMS, TOKENS = 8, 96
@@ -69,7 +68,7 @@ class Player:
         body = json.dumps(
             {
                 "model": "m",
-                "prompt": self._prompt(index),
+                "prompt": self._trace.prompt(index),
                 "max_tokens": request.output_length,
                 "temperature": 0,
                 "ignore_eos": True,
@@ -105,17 +104,12 @@ class Player:
         served.last = now
         served.tokens += tokens
 
-    def _prompt(self, index: int) -> list[int]:
-        """Return the prompt in tokens of the model."""
-        size = LAST_TOKEN_ID - FIRST_TOKEN_ID
-        return [FIRST_TOKEN_ID + token % size for token in self._trace.prompt(index)]
-
     def _now(self) -> float:
         return time.perf_counter() - self._started
 
 
 async def play(server: Server, trace: Trace) -> Run:
-    """Play a trace on a server."""
+    """Play a trace on a server. The ids of its blocks are tokens of the model."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
         connector=connector, timeout=aiohttp.ClientTimeout(total=1200)
@@ -136,9 +130,9 @@ def flat_trace(count: int, prompt: int, output: int, first_id: int, gap: float =
 def measure_server(model: str) -> ServerCosts:
     """Return the CPU seconds that the server and this client take around one engine."""
     with serving(model, "--served-model-name", "m", "--log-level", "warning") as server:
-        asyncio.run(play(server, flat_trace(8, 40, 8, 20_000)))
-        requests = _cpu_of(server, flat_trace(REQUESTS, 40, 1, 0, 0.05), REQUESTS)
-        tokens = _cpu_of(server, flat_trace(STREAMS, 40, TOKENS, 10_000), STREAMS * (TOKENS - 1))
+        asyncio.run(play(server, flat_trace(8, 40, 8, 1000)))
+        requests = _cpu_of(server, flat_trace(REQUESTS, 40, 1, 2000, 0.05), REQUESTS)
+        tokens = _cpu_of(server, flat_trace(STREAMS, 40, TOKENS, 3000), STREAMS * (TOKENS - 1))
     shares = [
         max(all_tokens - STREAMS * request / (STREAMS * (TOKENS - 1)), 0.0)
         for all_tokens, request in zip(tokens, requests, strict=True)

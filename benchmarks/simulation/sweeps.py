@@ -12,8 +12,8 @@ from simulation.costs import StepCosts
 from simulation.report import Figures, figures, mean
 from simulation.trace import Trace
 
-PREFILL_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
-DECODE_WORK = (16, 64, 256)
+PREFILL_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
+DECODE_WORK = (16, 64, 200, 500)
 FAIR_SHARES = (1.0, 1.25, 1.5, 2.0, 100.0)
 FREE_REQUESTS = (0, 2, 4, 8, 16)
 PREFILL_BUDGETS = (16, 32, 48, 64, 96, 128, 256, 512)

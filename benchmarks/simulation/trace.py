@@ -100,6 +100,15 @@ class Trace(Struct, frozen=True):
         ]
         return Trace(requests, size)
 
+    def with_tokens(self, first: int, last: int) -> Trace:
+        """Return the trace with ids of blocks that are tokens of a model, from ``first`` to ``last``."""
+        size = last - first
+        requests = [
+            replace(each, hash_ids=tuple(first + block % size for block in each.hash_ids))
+            for each in self.requests
+        ]
+        return replace(self, requests=requests)
+
     def ideal_hits(self) -> float:
         """Return the share of prompt tokens that one unlimited cache for all would have."""
         seen: set[int] = set()

@@ -13,10 +13,8 @@ PROBATION_TOKENS = 16
 class Assignment:
     """The reservation of a request. It counts from its selection on, so that the next request sees it."""
 
-    def __init__(
-        self, replica: Replica, prefill: int, hashes: Sequence[bytes], decode: int = DECODE_WORK
-    ) -> None:
-        """Reserve ``prefill`` and ``decode`` tokens of work, and the blocks with these hashes."""
+    def __init__(self, replica: Replica, prefill: int, hashes: Sequence[bytes]) -> None:
+        """Reserve ``prefill`` tokens of work, and the blocks with these hashes."""
         self.replica = replica
         self.node = replica.node
         """Name of the machine of its engine."""
@@ -27,12 +25,11 @@ class Assignment:
         self._on_probation = False
         self._exits = replica.exits
         self._prefill = prefill
-        self._decode = decode
         self._hashes = hashes
         replica.requests += 1
         replica.unstarted += 1
         replica.selected += 1
-        replica.work += prefill + decode
+        replica.work += prefill + DECODE_WORK
         replica.expect(hashes)
 
     @property
@@ -60,7 +57,7 @@ class Assignment:
             self._release_prefill()
         if self._on_probation:
             self._end_probation()
-        self.replica.work -= self._decode
+        self.replica.work -= DECODE_WORK
         self.replica.drop_request()
 
     def _end_probation(self) -> None:

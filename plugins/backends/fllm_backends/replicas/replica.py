@@ -87,6 +87,11 @@ class Replica:
         return self._ready and not self.draining
 
     @property
+    def queued_tokens(self) -> int:
+        """Number of tokens that its requests leave to prefill."""
+        return self.work - DECODE_WORK * self.requests
+
+    @property
     def state(self) -> ReplicaState:
         """What it does, in a word."""
         if not self._ready:
@@ -102,7 +107,7 @@ class Replica:
             state=self.state,
             stats=self.total_stats(),
             requests=self.requests,
-            queued_tokens=self.work - DECODE_WORK * self.requests,
+            queued_tokens=self.queued_tokens,
             total_requests=self.selected,
             retries=self.retries,
             resumptions=self.resumptions,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from fllm import GenerateRequest, ModelCard
 from fllm.batching.block_hashes import BlockHasher, hash_root, request_namespace
 from fllm_backends.replicas.assignment import Assignment
-from fllm_backends.replicas.replica import DECODE_WORK, Replica
+from fllm_backends.replicas.replica import Replica
 
 HASHES_AT_ONCE = 256
 """Number of blocks to hash before other tasks run: about 0.5 ms."""
@@ -19,20 +19,20 @@ IMAGE_WORK = 256
 
 
 class RoutingWeights(Struct, frozen=True, kw_only=True):
-    """What counts how much when a replica is selected. ``benchmarks/simulate.py`` compares such weights."""
+    """What counts how much when a replica is selected: see docs/performance.md, Simulation."""
 
-    prefill: float = 3
-    """Weight of the tokens that a request itself leaves to prefill: they delay its first output and others.
-
-    ``benchmarks/replicas.py``: chats over 2 replicas found 0.95 (weight 1), 0.96 to 1.00 (2) and 1.00 (3) of
-    the tokens in the cache that they found with one engine.
-    """
-    decode: int = DECODE_WORK
-    """Tokens of prefill that each request of a replica counts for."""
+    prefill: float = 1
+    """Weight of the tokens that a request itself leaves to prefill."""
+    decode: float = 200
+    """Tokens of prefill that each request of a replica counts for: all of them decode more slowly."""
     fair_share: float = 1.25
     """Factor of the mean number of requests that one replica may have."""
     free_requests: int = 8
     """Number of requests that a replica may have in addition."""
+
+    def cost(self, replica: Replica, prefill: int) -> float:
+        """Return what a request costs at a replica, where it leaves ``prefill`` tokens, in tokens."""
+        return replica.queued_tokens + self.decode * replica.requests + self.prefill * prefill
 
 
 WEIGHTS = RoutingWeights()
@@ -73,9 +73,9 @@ def select(
     limit = fair_load(sum(each.requests for each in candidates) + 1, len(candidates), weights)
     candidates = [each for each in candidates if each.requests < limit]
     prefills = {each: demand.prefill(each) for each in candidates}
-    costs = {each: each.work + weights.prefill * prefills[each] for each in candidates}
+    costs = {each: weights.cost(each, prefills[each]) for each in candidates}
     best = min(candidates, key=lambda each: (costs[each], each.requests, each.selected))
-    return Assignment(best, prefills[best], demand.hashes, weights.decode)
+    return Assignment(best, prefills[best], demand.hashes)
 
 
 def fair_load(requests: int, replicas: int, weights: RoutingWeights = WEIGHTS) -> float:
