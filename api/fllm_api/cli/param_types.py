@@ -233,28 +233,32 @@ class Json(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Decode and validate the value."""
         try:
-            if isinstance(value, str):
-                return msgspec.json.decode(value, type=self._type)
-            return msgspec.convert(value, self._type)
+            return self._decode(value)
         except (ValueError, RecursionError) as error:
             self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
+
+    def _decode(self, value: Any) -> Any:
+        """Return the value. Raise `ValueError` or `RecursionError` if it is invalid."""
+        if isinstance(value, str):
+            return msgspec.json.decode(value, type=self._type)
+        return msgspec.convert(value, self._type)
 
 
 class SpeculativeConfig(Json):
     """JSON of a `Speculation`. Fields that it does not have belong to its drafter."""
 
     def __init__(self, example: str) -> None:
-        super().__init__(Speculation, example)
+        super().__init__(dict[str, Any], example)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Decode and validate the value. A ``model`` alone is a draft model, as in vLLM."""
+    def _decode(self, value: Any) -> Any:
+        """Return the `Speculation`. A ``model`` without a method is a draft model, as in vLLM."""
         if isinstance(value, Speculation):
             return value
-        fields: dict[str, Any] = Json(dict[str, Any], self._example).convert(value, param, ctx)
+        fields: dict[str, Any] = dict(super()._decode(value))
         known = {name: fields.pop(name) for name in _SPECULATION_FIELDS if name in fields}
         if "model" in fields:
             known.setdefault("method", "draft_model")
-        return super().convert({**known, "settings": fields}, param, ctx)
+        return msgspec.convert({**known, "settings": fields}, Speculation)
 
 
 MODEL_SAMPLING = "auto"

@@ -128,6 +128,9 @@ BAD = {
     'serve --speculative-config {"method":"draft_model","num_speculative_tokens":5}': [
         "--speculative-config model=...: this option is required",
     ],
+    'serve --speculative-config {"model":"/nowhere","num_speculative_tokens":5}': [
+        "--speculative-config: model: '/nowhere' does not exist",
+    ],
     "serve --limit foo=1": [
         "--limit: Object contains unknown field `foo`; known: concurrency, tokens-per-minute"
     ],

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from fllm.errors import ModelError
+from fllm.model import locate
+
 
 class NgramOptions(Struct, frozen=True, kw_only=True):
     """Fields of the drafter ``ngram``."""
@@ -48,3 +51,9 @@ class DraftModelOptions(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, description="longest sequence for which the draft model proposes tokens")]
         | None
     ) = None
+
+    def __post_init__(self) -> None:
+        try:
+            locate(self.model)
+        except ModelError as error:
+            raise ValueError(f"model: {error.message}") from error

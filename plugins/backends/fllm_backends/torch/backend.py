@@ -14,6 +14,7 @@ from fllm.interfaces import Backend, BackendContext
 from fllm_backends.checkpoints.download import check_local_model, fetch_tokenizer_files
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.pooling_config import model_pools, read_pooling_config
+from fllm_backends.torch.draft_model import check_draft_model
 from fllm_backends.torch.hardware import default_device, first_devices
 from fllm_backends.torch.model_selection import check_model
 from fllm_backends.torch.options import TorchConfig, read_torch_config
@@ -37,6 +38,7 @@ def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
         weights=not torch_config.dummy,
         check=partial(check_model, config=torch_config),
     )
+    check_draft_model(config, context.progress)
     for adapter in config.lora_modules:
         read_lora(Path(adapter.path), config.max_lora_rank)
     device = torch_config.device or default_device()

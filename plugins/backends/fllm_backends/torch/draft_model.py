@@ -7,7 +7,8 @@ numbers as the model: where their distributions are alike, so are their tokens (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ from fllm import (
     DraftRequest,
     DraftResult,
     ModelCard,
+    Progress,
     SamplingParams,
     UserError,
     drafter_options,
@@ -28,11 +30,14 @@ from fllm import (
 from fllm.batching import ModelRunner, Row
 from fllm.batching.block_pool import BlockPool
 from fllm.tokenizer import Tokenizer
+from fllm_backends.checkpoints.download import fetch_tokenizer_files
 from fllm_backends.drafters.options import DraftModelOptions
 from fllm_backends.torch.hardware import default_device, kv_cache_budget, torch_device
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
+METHOD = "draft_model"
+"""Its name."""
 BLOCK_SIZE = 16
 CUDA_KV_PART = 8
 """The KV cache of the draft model takes this part of the free memory of a CUDA device."""
@@ -66,10 +71,8 @@ class DraftModel:
 
     def __init__(self, context: DrafterContext) -> None:
         options = drafter_options(context.settings, DraftModelOptions)
-        try:
+        with _naming_the_option():
             self._runner, card, blocks = _load(options, context)
-        except UserError as error:
-            raise ConfigError(f"--speculative-config model: {error.message}") from error
         self._vocab_size = min(context.vocab_size, card.runtime["vocab_size"])
         self._max_length = min(card.max_model_len, options.max_model_len or card.max_model_len)
         if card.long_context_start is not None:  # its KV change there
@@ -180,12 +183,38 @@ def _load(options: DraftModelOptions, context: DrafterContext) -> tuple[ModelRun
     if device.kind == "cuda":  # the model's own gets the rest
         memory = kv_cache_budget(torch_device(device), config.engines_per_device) // CUDA_KV_PART
         torch_config = replace(torch_config, kv_cache_memory=memory)
+    check_vocabularies(Path(context.card.tokenizer), _tokenizer(options, context.progress))
     runner = TorchRunner(torch_config, device, context.max_num_seqs)
     card = runner.load(context.progress)
     if card.recurrent:
         raise ConfigError("it keeps a state that drafts can't be taken back from")
-    check_vocabularies(Path(context.card.tokenizer), Path(card.tokenizer))
     return runner, card, runner.allocate(BLOCK_SIZE)
+
+
+def check_draft_model(config: BackendConfig, progress: Callable[[Progress], None]) -> None:
+    """Raise `ConfigError` if the configuration names a draft model with another vocabulary.
+
+    It is checked before any weights are loaded.
+    """
+    speculation = config.speculative_config
+    if speculation is None or speculation.method != METHOD:
+        return
+    options = drafter_options(speculation.settings, DraftModelOptions)
+    target = fetch_tokenizer_files(config.model, config.revision, progress).directory
+    with _naming_the_option():
+        check_vocabularies(target, _tokenizer(options, progress))
+
+
+def _tokenizer(options: DraftModelOptions, progress: Callable[[Progress], None]) -> Path:
+    return fetch_tokenizer_files(options.model, options.revision, progress).directory
+
+
+@contextmanager
+def _naming_the_option() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise ConfigError(f"--speculative-config model: {error.message}") from error
 
 
 def check_vocabularies(target: Path, draft: Path) -> None:

@@ -10,8 +10,10 @@ from support.generation import Generation, prompt
 from support.tiny_models import save_model
 from tokenizers import Tokenizer, models
 
+from fllm import BackendConfig, BackendContext
 from fllm.config import Speculation
 from fllm.errors import ConfigError
+from fllm_backends.torch.backend import torch_backend
 from fllm_backends.torch.draft_model import DraftState, check_vocabularies
 
 ONE_THREAD = {"threads": "1"}
@@ -100,11 +102,19 @@ def test_a_draft_model_with_other_tokens_is_refused_in_one_line(tmp_path: Path, 
         check_vocabularies(one, longer)
 
 
+def test_the_vocabularies_are_compared_before_any_weights_are_read(tmp_path: Path, tiny: Path) -> None:
+    draft = tokenizer(tmp_path / "draft", "a")
+    (draft / "config.json").write_text("{}")
+    config = BackendConfig(model=str(tiny), speculative_config=drafting(draft))
+    with pytest.raises(ConfigError, match="model: the draft model has another vocabulary: "):
+        torch_backend(config, BackendContext())
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("/nowhere", r"--speculative-config model: '/nowhere' does not exist"),
-        ("no model", r"--speculative-config model: 'no model' is not a directory"),
+        ("/nowhere", "--speculative-config: model: '/nowhere' does not exist"),
+        ("no model", "--speculative-config: model: 'no model' is not a directory"),
     ],
 )
 def test_a_draft_model_that_does_not_exist_is_named(tiny: Path, model: str, message: str) -> None:
