@@ -17,6 +17,9 @@ class AlwaysOn(DraftMeter):
     def allows(self, rows: int, context: int) -> bool:
         return True
 
+    def record_mixed(self, rows: int, *, drafting: float, accepted: int) -> None:
+        pass
+
     def record(self, *args: Any, **measured: Any) -> None:
         pass
 

@@ -17,6 +17,11 @@ TRIAL = 8.0
 """Number of plain steps whose time a trial may lose. After it, the balance has to reach this again."""
 MAX_BALANCE = 16.0
 """Number of plain steps that may be lost, at most, after drafts have gained any number."""
+MAX_DEBT = 64.0
+"""Number of plain steps that a drafter may take at once, to be paid back one in each step.
+
+A draft model computes the prompt of a sequence before it gains anything.
+"""
 BASELINE_STEPS = 2
 """Number of plain steps that are measured before drafts are."""
 REFRESH = 64
@@ -61,14 +66,22 @@ class DraftAccount(Struct):
     """The balance of one size class of batches, in plain steps."""
 
     balance: float = TRIAL
+    debt: float = 0.0
+    """Losses that are not in the balance yet."""
     is_open: bool = True
     time: MeanTime = field(default_factory=MeanTime)
     """Of steps with drafts."""
 
     def add(self, gain: float) -> None:
         """Add a gain or a loss. The account closes at zero, and opens once it can afford a trial."""
-        self.balance = min(self.balance + gain, MAX_BALANCE)
-        self.is_open = self.balance > 0 if self.is_open else self.balance >= TRIAL
+        self.debt -= min(gain, 0)
+        payment = min(self.debt, 1)
+        self.debt -= payment
+        self.balance = min(self.balance + max(gain, 0) - payment, MAX_BALANCE)
+        if self.is_open:
+            self.is_open = self.balance > 0 and self.debt < MAX_DEBT
+        else:
+            self.is_open = self.balance >= TRIAL
 
 
 class DraftMeter:
@@ -109,6 +122,14 @@ class DraftMeter:
             gain, cost = ALLOWANCE, drafting
         if plain > 0:
             account.add(gain - cost / plain)
+
+    def record_mixed(self, rows: int, *, drafting: float, accepted: int) -> None:
+        """Record a step that has also computed prompts: only the time of the drafter is known.
+
+        An accepted draft saves at least as much as in a plain step.
+        """
+        if drafting and (baseline := self._baselines.get(rows)) and baseline.time.seconds:
+            self._account(rows).add(accepted / rows - drafting / baseline.time.seconds)
 
     def _account(self, rows: int) -> DraftAccount:
         return self._accounts.setdefault(rows.bit_length(), DraftAccount())

@@ -154,6 +154,8 @@ class Drafting:
                 drafted=drafted,
                 accepted=accepted,
             )
+        elif step is not None:
+            self._meter.record_mixed(step.rows, drafting=step.drafting, accepted=accepted)
         self._ended_at = now
         results: list[DraftResult] = []
         for sequence_id, drafts, right in verified:

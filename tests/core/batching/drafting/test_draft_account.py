@@ -14,8 +14,8 @@ from fllm.batching.drafting.draft_account import (
     BASELINE_STEPS,
     CLIP,
     MAX_BALANCE,
+    MAX_DEBT,
     REFRESH,
-    TRIAL,
     DraftMeter,
     MeanTime,
 )
@@ -82,7 +82,7 @@ def test_drafts_never_lose_more_than_a_hundredth_and_a_constant(
         load.run(steps, cost, accepted)
     lost = (load.seconds - load.worth) / PLAIN
     overshoot = max(cost for _, cost, _ in phases) * CLIP
-    assert lost <= ALLOWANCE * load.steps + TRIAL + MAX_BALANCE + overshoot
+    assert lost <= ALLOWANCE * load.steps + MAX_BALANCE + MAX_DEBT + overshoot
 
 
 def test_losing_drafts_are_tried_again_rarely_and_come_back_when_they_gain() -> None:
@@ -131,6 +131,31 @@ def test_the_time_of_a_drafter_that_proposes_nothing_is_a_loss() -> None:
         meter.record(1, 100, PLAIN + spent, drafting=spent, drafted=0, accepted=0)
     assert meter.is_off
     assert asked < 50
+
+
+def test_what_a_drafter_needs_for_a_prompt_is_paid_back_step_by_step() -> None:
+    load = Load()
+    load.run(BASELINE_STEPS, 1.0, 0)
+    load.meter.record(1, 100, 41 * PLAIN, drafting=40 * PLAIN, drafted=0, accepted=0)
+    load.run(100, 1.5, 2)
+    assert not load.meter.is_off
+    assert load.drafted > 90
+
+
+def test_the_time_of_a_drafter_counts_in_steps_with_prompts_too() -> None:
+    load = Load(2)
+    load.run(BASELINE_STEPS, 1.0, 0)
+    for _ in range(100):
+        if load.meter.allows(2, 100):
+            load.meter.record_mixed(2, drafting=3 * PLAIN, accepted=2)
+    assert load.meter.is_off
+    load.meter.record_mixed(5, drafting=PLAIN, accepted=1)  # whose plain steps are not known
+
+
+def test_a_drafter_that_takes_very_long_is_asked_once() -> None:
+    load = Load()
+    load.run(1000, 500.0, 8)
+    assert load.drafted == 1
 
 
 def values(mean: MeanTime, seconds: Iterable[float]) -> float:
