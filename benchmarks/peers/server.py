@@ -206,11 +206,13 @@ class Server:
             body = await http.json()
             answer = self._read(body, chat=http.path.endswith("/chat/completions"))
         except (KeyError, TypeError, ValueError) as error:
-            message = f"{type(error).__name__}: {error}"
-            return web.json_response(
-                {"error": {"message": message, "type": "invalid_request_error"}}, status=400
-            )
-        return await (self._stream(http, answer) if body.get("stream") else self._whole(answer))
+            return _error(error, 400)
+        if body.get("stream"):
+            return await self._stream(http, answer)
+        try:
+            return await self._whole(answer)
+        except Exception as error:  # noqa: BLE001  the edge: what the engine raised
+            return _error(error, 500)
 
     def _read(self, body: dict[str, Any], *, chat: bool) -> _Answer:
         """Return what a body asks for; raise `ValueError`, `KeyError` or `TypeError`."""
@@ -253,6 +255,11 @@ class Server:
             await response.write(_event(answer.body(None, streamed=True)))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+
+def _error(error: Exception, status: int) -> web.Response:
+    message = f"{type(error).__name__}: {error}"
+    return web.json_response({"error": {"message": message, "code": status}}, status=status)
 
 
 def _event(body: dict[str, Any]) -> bytes:
@@ -300,4 +307,6 @@ class HuggingFaceCodec:
 def run(engine: Engine, tokenizer: Path, model: str, context: int, port: int) -> None:
     """Serve an engine on localhost until the process is ended."""
     server = Server(engine, HuggingFaceCodec(tokenizer), model, context)
-    web.run_app(server.app(), host="127.0.0.1", port=port, print=None, access_log=None)
+    web.run_app(
+        server.app(), host="127.0.0.1", port=port, print=None, access_log=None, handler_cancellation=True
+    )
