@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_CODE, _WEIGHTS = r"r-[x-]p .*\.so(?:\.[0-9.]+)?", r"r[w-]-p .*\.safetensors"
-"""How files are mapped: their permissions and names. Other threads may write to the data of a library."""
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?:r-[x-]p .*\.so(?:\.[0-9.]+)?|r[w-]-p .*\.safetensors)\n")
+"""What is read of libraries, and weights. Other threads may write to the data of a library."""
 _SMAPS = Path("/proc/self/smaps")
 
 
@@ -20,37 +20,26 @@ def return_freed_memory() -> None:
         libc.malloc_trim(0)
 
 
-def unmap_idle_code() -> None:
-    """Unmap the pages of libraries, most of which only a start reads, such as those of a compiler."""
-    _unmap_files(_CODE)
-
-
-def unmap_read_weights() -> None:
-    """Unmap the pages of weights in safetensors files. Call it while weights are read."""
-    _unmap_files(_WEIGHTS)
-
-
-def _unmap_files(kind: str) -> None:
-    """Unmap the pages of files that are mapped in this way.
+def unmap_idle_files() -> None:
+    """Unmap the pages of libraries, most of which only a start reads, and of safetensors files.
 
     They stay in the page cache of the system: the first use of one maps it again, in about a microsecond.
-    Pages of libraries that the dynamic linker has changed for this process stay mapped.
+    Files of which a page was changed stay mapped, such as parts of libraries by the dynamic linker.
     """
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None or not hasattr(mmap, "MADV_DONTNEED"):
         return
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    for start, end in _unchanged_mappings(kind):
+    for start, end in _unchanged_mappings():
         madvise(start, end - start, mmap.MADV_DONTNEED)
 
 
-def _unchanged_mappings(kind: str) -> Iterator[tuple[int, int]]:
+def _unchanged_mappings() -> Iterator[tuple[int, int]]:
     """Yield the addresses of private mappings without a changed page; none without /proc."""
     try:
         content = _SMAPS.read_text()
     except OSError:
         return
-    head = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) {kind}\n")
     for mapping in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", content):
-        if (found := head.match(mapping)) and re.search(r"^Anonymous: +0 kB$", mapping, re.MULTILINE):
+        if (found := _MAPPING.match(mapping)) and re.search(r"^Anonymous: +0 kB$", mapping, re.MULTILINE):
             yield int(found[1], 16), int(found[2], 16)

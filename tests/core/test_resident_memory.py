@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fllm.resident_memory import return_freed_memory, unmap_idle_code, unmap_read_weights
+from fllm.resident_memory import return_freed_memory, unmap_idle_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -24,7 +24,7 @@ def library_bytes() -> int:
 def test_libraries_are_unmapped_and_still_work() -> None:
     expected = np.linalg.inv(np.eye(8) * 4).tolist()
     before = library_bytes()
-    unmap_idle_code()
+    unmap_idle_files()
     assert library_bytes() < before * 0.7
     assert np.linalg.inv(np.eye(8) * 4).tolist() == expected
 
@@ -37,7 +37,7 @@ def test_weights_that_were_read_are_unmapped_unless_they_were_changed(tmp_path: 
     arrays[1][7] = 99
     sums = [int(each.sum()) for each in arrays]
     assert [resident(tmp_path / each) for each in ("model.safetensors", "other")] == [1024, 1024]
-    unmap_read_weights()
+    unmap_idle_files()
     assert resident(tmp_path / "model.safetensors") == 0
     assert [resident(tmp_path / each) for each in ("changed.safetensors", "other")] == [1024, 1024]
     assert [int(each.sum()) for each in arrays] == sums
@@ -58,5 +58,5 @@ def test_freed_memory_is_returned() -> None:
 def test_a_system_without_proc_keeps_its_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fllm.resident_memory._SMAPS", tmp_path / "none")
     before = library_bytes()
-    unmap_idle_code()
+    unmap_idle_files()
     assert library_bytes() >= before * 0.7

@@ -20,7 +20,7 @@ from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.engine_host import EngineHost
 from fllm.errors import ModelError
 from fllm.plugins.loader import Plugins
-from fllm.resident_memory import return_freed_memory, unmap_idle_code
+from fllm.resident_memory import return_freed_memory, unmap_idle_files
 from fllm_api.cli.bind import allow_address_reuse, server_url
 from fllm_api.cli.event_loop import loop_factory
 from fllm_api.cli.model_files import StartedModel
@@ -180,4 +180,4 @@ def _announce(models: Sequence[Settings], sockets: list[socket.socket], started_
     url = server_url(server.host, sockets, "https" if server.tls else "http")
     click.echo(f"furiosa-llm: serving {names} on {url} (ready in {time.monotonic() - started_at:.1f} s)")
     return_freed_memory()
-    unmap_idle_code()
+    unmap_idle_files()

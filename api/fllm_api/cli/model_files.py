@@ -14,6 +14,7 @@ from fllm.interfaces import Backend, TemplateContext
 from fllm.model_check import ModelCheck, render_watchdog
 from fllm.plugin_usage import UsageMeter
 from fllm.plugins.loader import PluginReport, Plugins
+from fllm.resident_memory import return_freed_memory
 from fllm.tokenizer import Tokenizer
 from fllm.values import ChatTemplates, ModelCard
 from fllm_api.build_info import DISTRIBUTION
@@ -47,23 +48,26 @@ def load_model_files(
 ) -> ModelFiles:
     """Check and load the files. Raise `UserError` if they are invalid or exceed the limits.
 
-    This may take seconds, so it runs outside the event loop.
+    The check is stopped. This may take seconds, so it runs outside the event loop.
     """
     directory = Path(card.tokenizer)
     check.check_tokenizer(directory)
-    tokenizer = Tokenizer.load(directory)
-    _check_vocabulary(tokenizer, card)
     resolved = plugins.resolve_chat_templates(TemplateContext(card=card, file=config.chat_template))
     templates = resolved[1] if resolved else {}
+    where = describe_origin(resolved[0], config.chat_template, directory) if resolved else ""
+    if templates:
+        check.check_templates(templates, config.chat_template_content_format, where)
+    check.stop()  # its memory is free before this process loads what was checked
+    tokenizer = Tokenizer.load(directory)
+    return_freed_memory()
+    _check_vocabulary(tokenizer, card)
     if not templates and card.pooling is not None:
         return ModelFiles(tokenizer, templates, None)
     if not resolved or not templates:
         log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
         return ModelFiles(tokenizer, templates, None)
     plugin = resolved[0]
-    where = describe_origin(plugin, config.chat_template, directory)
     log.info("prompts are rendered by %s", where)
-    check.check_templates(templates, config.chat_template_content_format, where)
     meter = plugins.usage.meter(plugin.name, "chat template", plugin.name)
     return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where, meter))
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from fllm.batching import KVFormat, PromptImages, Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, RequestError
-from fllm.resident_memory import return_freed_memory, unmap_idle_code, unmap_read_weights
+from fllm.resident_memory import return_freed_memory, unmap_idle_files
 from fllm.values import ModelCard, PreparedImages, Progress
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
@@ -203,7 +203,7 @@ class TorchRunner:
             self._warm_up()
         if self._device.kind == "cpu":
             return_freed_memory()
-            unmap_idle_code()
+            unmap_idle_files()
         return cache.num_blocks
 
     def _draw(self) -> Draw:
@@ -556,7 +556,7 @@ class TorchRunner:
 def _returning_memory(progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
     """Return a function that reports progress, and first gives back what was freed since the last report.
 
-    Weights that were read from a mapped file do not stay in this process, either.
+    Weights that were read from a mapped file do not stay in this process, and code that has run once.
     """
     unmapped_at = float("-inf")
 
@@ -564,7 +564,7 @@ def _returning_memory(progress: Callable[[Progress], None]) -> Callable[[Progres
         nonlocal unmapped_at
         return_freed_memory()
         if step.done == step.total or time.monotonic() > unmapped_at + UNMAP_INTERVAL:
-            unmap_read_weights()
+            unmap_idle_files()
             unmapped_at = time.monotonic()
         progress(step)
 
