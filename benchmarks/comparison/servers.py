@@ -21,7 +21,7 @@ from . import machine
 
 FAILURES = Unavailable, OSError, subprocess.SubprocessError, RuntimeError, ValueError
 """What another engine can fail with: a row of the table says so."""
-START_SECONDS = 300
+START_SECONDS = 900
 SPARE_BYTES = 5 << 30
 """Memory that must be available before another server starts; else the one that slept longest ends."""
 ROOT = Path(__file__).resolve().parents[2]
