@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -14,10 +15,12 @@ from fllm.values import TokenLogprob
 from fllm_backends.torch import logit_masks, sampler
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import top_logprobs
-from fllm_backends.torch.model import Decoder
+from fllm_backends.torch.model import Decoder, StepDecoder
 
 Draw = Callable[[Sequence[Row], Tensor, Tensor | None], list[int]]
 """`sampler.draw`, or another function that chooses the same tokens."""
+
+_Samples = tuple[Sequence[int], Sequence[TokenLogprob | None]]
 
 _LOGITS_CHUNK = 256
 """Positions of a prompt whose logits are in memory at once when prompt log-probabilities are requested."""
@@ -32,6 +35,7 @@ class Executor:
         self._eos = eos
         self._device = model.device
         self._draw = draw
+        self._steps = model if isinstance(model, StepDecoder) else None
 
     @property
     def cache(self) -> KVCache:
@@ -44,20 +48,26 @@ class Executor:
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
         self._cache.fill(batch)
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
-        hidden = self._model.forward(torch.tensor(ids), attention, self._cache)
-        if len(hidden) == len(batch) and all(_is_decode(row) for row in batch):
-            tokens, logprobs = self._sample(batch, hidden)
-            return [
-                Sampled(token_id=token, logprob=logprob)
-                for token, logprob in zip(tokens, logprobs, strict=True)
-            ]
-        return self._execute_pieces(batch, torch.split(hidden, [row.count for row in batch]))
+        inputs = torch.tensor(ids), attention, self._cache
+        decodes = len(ids) == len(batch) and all(_is_decode(row) for row in batch)
+        if decodes and (model := self._steps) and all(row.mask is None for row in batch):
+            tokens, logprobs = self._sample(
+                batch, partial(model.next_tokens, *inputs), partial(model.next_logits, *inputs)
+            )
+        else:
+            hidden = self._model.forward(*inputs)
+            if not decodes:
+                return self._execute_pieces(batch, torch.split(hidden, [row.count for row in batch]))
+            tokens, logprobs = self._sample_states(batch, hidden)
+        return [
+            Sampled(token_id=token, logprob=logprob) for token, logprob in zip(tokens, logprobs, strict=True)
+        ]
 
     def _execute_pieces(self, batch: Sequence[Row], pieces: Sequence[Tensor]) -> list[Sampled]:
         """Return the results of rows from their hidden states."""
         ends = [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         rows = [end for row in batch for end in expand_drafts(row)]
-        sampled = self._sample(rows, torch.cat(ends)) if rows else ((), ())
+        sampled = self._sample_states(rows, torch.cat(ends)) if rows else ((), ())
         tokens, logprobs = iter(sampled[0]), iter(sampled[1])
         return [
             verify_drafts(
@@ -69,15 +79,22 @@ class Executor:
             for row, piece in zip(batch, pieces, strict=True)
         ]
 
+    def _sample_states(self, rows: Sequence[Row], hidden: Tensor) -> _Samples:
+        """Return what comes after rows that have these hidden states."""
+        model = self._model
+        return self._sample(rows, partial(model.greedy_tokens, hidden), partial(model.logits, hidden))
+
     def _sample(
-        self, rows: Sequence[Row], hidden: Tensor
-    ) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
+        self,
+        rows: Sequence[Row],
+        compute_tokens: Callable[[Tensor | None], list[int]],
+        compute_logits: Callable[[], Tensor],
+    ) -> _Samples:
         """Return what comes after each of the rows, which have no drafts, and its log-probability."""
         size = self._model.vocab_size
         if all(row.sampling.logprobs is None and sampler.is_greedy(row, self._eos) for row in rows):
-            allowed = logit_masks.stack(rows, size, self._device)
-            return self._model.greedy_tokens(hidden, allowed), [None] * len(rows)
-        logits = self._model.logits(hidden)
+            return compute_tokens(logit_masks.stack(rows, size, self._device)), [None] * len(rows)
+        logits = compute_logits()
         processed = sampler.process_all(rows, logits, self._eos)
         tokens = self._draw(rows, processed, logit_masks.stack(rows, size, self._device))
         return tokens, _logprobs(rows, logits, tokens)

@@ -149,6 +149,21 @@ class StatefulDecoder(Decoder, Protocol):
         ...
 
 
+@runtime_checkable
+class StepDecoder(Decoder, Protocol):
+    """A decoder that computes what follows each token of a batch in one call."""
+
+    def next_tokens(
+        self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache, allowed: Tensor | None = None
+    ) -> list[int]:
+        """Return the `greedy_tokens` of `forward`."""
+        ...
+
+    def next_logits(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
+        """Return the `logits` of `forward`."""
+        ...
+
+
 class CausalLM:
     """A decoder in torch operations, in the dtype of the weights.
 

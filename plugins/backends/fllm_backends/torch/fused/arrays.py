@@ -136,6 +136,18 @@ class ArgmaxState(NamedTuple):
     """The best token of all threads: [rows]."""
 
 
+class Head(NamedTuple):
+    """The output head, and what it computes."""
+
+    computes: int
+    """A `Computes`."""
+    norm: Floats
+    matrix: PackedMatrices
+    best: ArgmaxState
+    logits: Floats
+    """[rows, vocabulary]"""
+
+
 class Scratch(NamedTuple):
     """Buffers for the results of a layer: [tokens, ...], and for each thread [threads, ...]."""
 

@@ -15,10 +15,11 @@ from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape
 from fllm_backends.torch.fused import layers, lm_head
-from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, ModelShape, Scratch
+from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Head, Integers, ModelShape, Scratch
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.layer_packing import LayerPacker, OwnParts, PaddedSizes, padded, shared_experts
+from fllm_backends.torch.fused.lm_head import Computes
 from fllm_backends.torch.fused.low_rank import LowRankAdapters
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
@@ -43,6 +44,15 @@ class _Cache(NamedTuple):
     values: NDArray[np.uint16]
     """[layers, pages, kv_heads, PANEL, head_dim]"""
     tables: PageTables
+
+
+class Inputs(NamedTuple):
+    """What the layers compute."""
+
+    batch: Batch
+    x: Floats
+    keys: NDArray[np.uint16]
+    values: NDArray[np.uint16]
 
 
 def is_supported(a: Architecture) -> bool:
@@ -94,6 +104,7 @@ class FusedLM:
         self._max_pages = -(-max_positions // PANEL)
         self._scratch = self._step_scratch = self._allocate_scratch(1)
         self._cache: _Cache | None = None
+        self._no_state, self._no_logits = self._argmax_state(0), np.empty((0, 0), np.float32)
 
     def compile(self) -> None:
         """Compile the kernels, or load those that an earlier start has compiled."""
@@ -117,30 +128,55 @@ class FusedLM:
 
         They are divided by `Architecture.residual_scale`, so that outputs of layers are just added to them.
         """
+        inputs = self._inputs(token_ids, batch, cache)
+        self._run_layers(inputs)
+        return torch.from_numpy(inputs.x)
+
+    def next_tokens(
+        self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache, allowed: Tensor | None = None
+    ) -> list[int]:
+        """Return the most likely token after each of the new tokens."""
+        state = self._argmax_state(len(token_ids), allowed)
+        self._run_all(self._inputs(token_ids, batch, cache), Computes.TOKENS, state, self._no_logits)
+        chosen: list[int] = state.chosen.tolist()
+        return chosen
+
+    def next_logits(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
+        """Return the float32 logits after each of the new tokens: [tokens, vocabulary]."""
+        out = np.empty((len(token_ids), len(self._own.vocabulary)), np.float32)
+        self._run_all(self._inputs(token_ids, batch, cache), Computes.LOGITS, self._no_state, out)
+        return self._scale_logits(torch.from_numpy(out))
+
+    def _inputs(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Inputs:
         a = self.architecture
         x = self._embed(token_ids.numpy())
         if a.embedding_scale != a.residual_scale:
             x *= np.float32(a.embedding_scale / a.residual_scale)
         if self._cache is None or self._cache.source is not cache:
             self._cache = self._read_cache(cache)
-        self._run_layers(x, self._batch(batch, self._cache.tables), self._cache.keys, self._cache.values)
-        return torch.from_numpy(x)
+        return Inputs(self._batch(batch, self._cache.tables), x, self._cache.keys, self._cache.values)
 
     def _embed(self, token_ids: Integers) -> Floats:
         x = np.empty((len(token_ids), self._sizes.hidden), np.float32)
         lm_head.embed(token_ids, self._embedding, x)
         return x
 
-    def _run_layers(
-        self, x: Floats, batch: Batch, keys: NDArray[np.uint16], values: NDArray[np.uint16]
-    ) -> None:
-        """Run all layers over ``x`` in place. Keys and values are those of `_Cache`."""
-        scratch = self._scratch_for(len(x))
-        self._run(layers.forward, self._shape, self._layers, batch, x, keys, values, scratch)
+    def _run_layers(self, inputs: Inputs) -> None:
+        """Run all layers over ``inputs.x`` in place."""
+        self._run_all(inputs, Computes.NOTHING, self._no_state, self._no_logits)
+
+    def _run_all(self, inputs: Inputs, computes: Computes, state: ArgmaxState, logits: Floats) -> None:
+        """Run all layers, and what is to follow."""
+        head = Head(int(computes), self._norm, self._head, state, logits)
+        scratch = self._scratch_for(len(inputs.x))
+        self._run(layers.forward, self._shape, self._layers, *inputs, head, scratch)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        a, logits = self.architecture, self._project(hidden)[:, : self.vocab_size].contiguous()
+        return self._scale_logits(self._project(hidden))
+
+    def _scale_logits(self, projected: Tensor) -> Tensor:
+        a, logits = self.architecture, projected[:, : self.vocab_size].contiguous()
         if a.logit_scale != 1.0:
             logits *= a.logit_scale
         if a.logit_softcap is not None:
@@ -149,13 +185,16 @@ class FusedLM:
 
     def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """Return the most likely token of each row of [rows, hidden], without storing all logits."""
-        shape = (self._threads, len(hidden))
-        masks = np.empty((0, 0), np.int32) if allowed is None else allowed.numpy()
-        values, tokens = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
-        state = ArgmaxState(values, tokens, masks, np.empty(len(hidden), np.int64))
+        state = self._argmax_state(len(hidden), allowed)
         self._run_head(lm_head.greedy_tokens, hidden, state)
         chosen: list[int] = state.chosen.tolist()
         return chosen
+
+    def _argmax_state(self, rows: int, allowed: Tensor | None = None) -> ArgmaxState:
+        shape = self._threads, rows
+        masks = np.empty((0, 0), np.int32) if allowed is None else allowed.numpy()
+        values, tokens = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+        return ArgmaxState(values, tokens, masks, np.empty(rows, np.int64))
 
     def _project(self, hidden: Tensor) -> Tensor:
         out = np.empty((len(hidden), len(self._own.vocabulary)), np.float32)
@@ -164,11 +203,11 @@ class FusedLM:
 
     def _run_head(self, kernel: Callable[..., None], hidden: Tensor, out: Any) -> None:
         x = hidden.contiguous().numpy()
-        self._run(kernel, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
+        self._run(kernel, 0, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
         """Run a kernel in all threads."""
-        phases = max(len(self.architecture.layers) * layers.PHASES, lm_head.PHASES)
+        phases = len(self.architecture.layers) * layers.PHASES + lm_head.PHASES
         self._kernel_threads.run(kernel, phases, *arguments)
 
     def _read_cache(self, cache: KVCache) -> _Cache:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.fused import layer_parts
-from fllm_backends.torch.fused.arrays import Batch, Integers, Scratch
-from fllm_backends.torch.fused.decoder import FusedLM
+from fllm_backends.torch.fused.arrays import Integers, Scratch
+from fllm_backends.torch.fused.decoder import FusedLM, Inputs
 from fllm_backends.torch.fused.formats import GROUP
 from fllm_backends.torch.fused.layer_packing import own_parts
 from fllm_backends.torch.fused.matmul import ROWS
@@ -55,6 +56,16 @@ class FusedPart(FusedLM):
         super().compile()
         self._ranks = self._all
 
+    def next_tokens(
+        self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache, allowed: Tensor | None = None
+    ) -> list[int]:
+        """Return the most likely token after each of the new tokens."""
+        return self.greedy_tokens(self.forward(token_ids, batch, cache), allowed)
+
+    def next_logits(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
+        """Return the logits after each of the new tokens: the ranks exchange something between the layers."""
+        return self.logits(self.forward(token_ids, batch, cache))
+
     def _embed(self, token_ids: Integers) -> Floats:
         own = self._own.vocabulary
         is_own = (token_ids >= own.start) & (token_ids < own.stop)
@@ -62,9 +73,8 @@ class FusedPart(FusedLM):
         x[~is_own] = 0
         return self._ranks.sum(torch.from_numpy(x)).numpy()
 
-    def _run_layers(
-        self, x: Floats, batch: Batch, keys: NDArray[np.uint16], values: NDArray[np.uint16]
-    ) -> None:
+    def _run_layers(self, inputs: Inputs) -> None:
+        batch, x, keys, values = inputs
         w, s, shape = self._layers, self._scratch_for(len(x)), self._shape
         for layer in range(len(keys)):
             self._step(layer_parts.attention, shape, w, batch, layer, x, keys[layer], values[layer], s)

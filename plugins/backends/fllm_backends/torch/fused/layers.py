@@ -14,19 +14,23 @@ from typing import Any
 from fllm_backends.torch.fused.attention import attend, norm_rope_and_cache
 from fllm_backends.torch.fused.experts import run_experts
 from fllm_backends.torch.fused.jit import kernel
+from fllm_backends.torch.fused.lm_head import Computes, greedy_tokens, logits
 from fllm_backends.torch.fused.low_rank import DOWN, GATE_UP, OUTPUT, QKV, add_low_rank
 from fllm_backends.torch.fused.matmul import gate_up, linear
 from fllm_backends.torch.fused.norms import add_normalized_rows, normalize_rows
 
 PHASES = 18
 """Maximum number of phases of a layer."""
+TOKENS, LOGITS = int(Computes.TOKENS), int(Computes.LOGITS)
 ADAPTERS = 14
 """The first phase of those that add the products of adapters."""
 
 
 @kernel(fastmath=False)
-def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values: Any, s: Any) -> None:
-    """Run all layers over ``x``, [tokens, hidden], in place."""
+def forward(
+    team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values: Any, head: Any, s: Any
+) -> None:
+    """Run all layers over ``x``, [tokens, hidden], in place; then the output head, if asked for."""
     low_rank = batch.low_rank
     for layer in range(len(keys)):
         k, v, phase = keys[layer], values[layer], layer * PHASES
@@ -60,6 +64,11 @@ def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values
                 x, w.output_norm[layer], shape.output_eps, s.norm_rows, s.outputs, team, phase + 5
             )
         feed_forward(team, shape, w, low_rank, layer, x, s, phase + 6)
+    last = len(keys) * PHASES
+    if head.computes == TOKENS:
+        greedy_tokens(team, last, shape.eps, head.norm, head.matrix, x, head.best, s)
+    elif head.computes == LOGITS:
+        logits(team, last, shape.eps, head.norm, head.matrix, x, head.logits, s)
 
 
 @kernel(fastmath=False)

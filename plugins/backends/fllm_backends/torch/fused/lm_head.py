@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,14 @@ PHASES = 2
 """Number of phases of the output head."""
 
 single = np.float32
+
+
+class Computes(IntEnum):
+    """What follows the layers in the same call."""
+
+    NOTHING = 0
+    TOKENS = 1
+    LOGITS = 2
 
 
 class Embedding(NamedTuple):
@@ -108,10 +117,10 @@ def load_value(at: Any, bits: Any, quad: Any) -> Any:
 
 
 @kernel(fastmath=False)
-def logits(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, out: Any, s: Any) -> None:
+def logits(team: Any, phase: Any, eps: Any, norm: Any, matrix: Any, x: Any, out: Any, s: Any) -> None:
     """Compute [rows, vocabulary] logits of [rows, hidden] states: the final norm and the output head."""
-    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, 0)
-    linear(s.hidden, s.hidden_scales, matrix, 0, out, 0, team, 1)
+    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, phase)
+    linear(s.hidden, s.hidden_scales, matrix, 0, out, 0, team, phase + 1)
 
 
 @kernel(fastmath=False)
@@ -123,13 +132,15 @@ def allowed_bits(masks: Any, row: Any, panel: Any) -> Any:
 
 
 @kernel(fastmath=False)
-def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: Any, s: Any) -> None:
+def greedy_tokens(
+    team: Any, phase: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: Any, s: Any
+) -> None:
     """Find the greatest allowed logit of each row among those that this thread computes, and its token.
 
     ``state`` is [threads, rows] and starts at -infinity. A thread's pieces ascend, so the first of equals
     stays. The calling thread chooses among those of all threads: of equals the first token.
     """
-    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, 0)
+    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, phase)
     rows, groups = s.hidden_scales.shape[0], s.hidden_scales.shape[1]
     panels = matrix.panels.shape[1]
     per_piece = units_per_piece(panels, team)
@@ -137,7 +148,7 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
     values, tokens = state.values[team.thread], state.tokens[team.thread]
     pieces, completed = -(-panels // per_piece), 0
     while True:
-        first = claim_piece(team, 1) * per_piece
+        first = claim_piece(team, phase + 1) * per_piece
         if first >= panels:
             break
         completed += 1
@@ -164,7 +175,7 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
                         value = buffer[row * PANEL + i]
                         if value > values[block + row] and allowed >> i & 1:
                             values[block + row], tokens[block + row] = value, panel * PANEL + i
-    finish_phase(team, 1, completed, pieces)
+    finish_phase(team, phase + 1, completed, pieces)
     if team.thread == 0:
         for row in range(rows):
             best = 0

@@ -338,3 +338,20 @@ def test_the_real_model_keeps_its_mind() -> None:
     ours = logits(fused, batches).log_softmax(-1)
     assert (exact.exp() * (exact - ours)).sum(-1).mean() < 0.003
     assert (exact.argmax(-1) == ours.argmax(-1)).float().mean() > 0.97
+
+
+def test_what_follows_the_layers_in_the_same_call_is_what_follows_them_later(tmp_path: Path) -> None:
+    save_model("Llama", tmp_path, **SIZES)
+    model = fused_lm(tmp_path)
+    ids, tables = ids_of(4, 12), [[3, 1], [2, 5], [7, 0]]
+    cache = KVCache(model.kv_shapes, 64, BLOCK_SIZE, like=torch.empty(0, dtype=model.cache_dtype))
+    with torch.inference_mode():
+        for start in range(10):
+            rows = [row(ids[at:], start, 1, table) for at, table in enumerate(tables)]
+            inputs = torch.tensor(ids[start : start + 3]), AttentionBatch(rows, BLOCK_SIZE, CPU), cache
+            hidden = model.forward(*inputs)
+            allowed = torch.full((3, 3), 1 << start, dtype=torch.int32)
+            assert torch.equal(model.next_logits(*inputs), model.logits(hidden))
+            assert model.next_tokens(*inputs) == model.greedy_tokens(hidden)
+            assert model.next_tokens(*inputs, allowed) == model.greedy_tokens(hidden, allowed)
+            assert all(token % 32 == start for token in model.next_tokens(*inputs, allowed))
