@@ -146,3 +146,44 @@ def test_a_plugin_is_checked_with_its_options(tmp_path: Path, name: str | None, 
     assert {each.outcome for each in found[1:]} == {outcome}
     assert (found[1].check == "has valid options") == (name is None)
     assert name is None or {each.part for each in found} == {"", "tool-call parser greeting", "fllm_routes"}
+
+
+DRAFTER = """
+import fllm
+from msgspec import Struct
+
+class Options(Struct):
+    {field}
+
+class Drafter:
+    def __init__(self, context):
+        fllm.drafter_options(context.settings, Options)
+    def start(self, sequence): pass
+    def propose(self, batch): return [[{token}] for _ in batch]
+    def verified(self, results): pass
+    def end(self, sequence): pass
+    def close(self): pass
+
+@fllm.hookimpl
+def fllm_drafters():
+    yield fllm.DrafterEntry("acme", f"{__name__}:Drafter", options=Options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "token", "outcomes"),
+    [
+        ("size: int = 1", "1", {"passed"}),
+        ("size: int = 1", "-1", {"passed", "failed"}),
+        ("size: int", "1", {"passed", "skipped"}),
+    ],
+)
+def test_a_drafter_is_tested_with_the_contract(
+    tmp_path: Path, field: str, token: str, outcomes: set[str]
+) -> None:
+    file = tmp_path / f"drafter_{len(field)}{len(token)}.py"
+    file.write_text(DRAFTER.replace("{field}", field).replace("{token}", token))
+    [target] = resolve_targets(str(file), Plugins())
+    found = [each for each in check_plugin(target, CheckOptions()) if each.part]
+    assert {each.part for each in found} == {"drafter acme"}
+    assert {each.outcome for each in found} == outcomes
