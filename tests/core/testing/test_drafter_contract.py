@@ -20,7 +20,7 @@ class Last:
         self.sequences: dict[str, DraftedSequence] = {}
 
     def start(self, sequence: DraftedSequence) -> None:
-        assert sequence.id not in self.sequences
+        assert sequence.id not in self.sequences, "it was started before"
         self.sequences[sequence.id] = sequence
 
     def propose(self, batch: Sequence[DraftRequest]) -> list[list[int]]:
@@ -107,7 +107,7 @@ def test_a_drafter_that_works_passes() -> None:
         (Writing, r"propose\(\) changed"),
         (Mixing, "the drafts of a sequence depend on others in the batch"),
         (Leaking, "a client could find out what another has sent"),
-        (Keeping, "sequence.id not in"),
+        (Keeping, "it was started before"),
     ],
 )
 def test_each_fault_is_found(kind: type[Last], complaint: str) -> None:
