@@ -131,7 +131,7 @@ def prepared(
         name = f"{kind} {form}"
         if not any(text in name for text in chosen):
             continue
-        print(f"{model.name}: {name} is prepared", flush=True)
+        print(f"{model.name}: preparing {name}", flush=True)
         try:
             peer = PEERS[kind](setup, form)
             peer.install()
