@@ -9,6 +9,10 @@ INITIAL_WIDTH = 1
 MAX_PAUSE = 32
 """Maximum number of steps without a draft for a sequence whose drafts are rejected repeatedly."""
 
+IDLE_STEPS = 8
+"""Number of steps without any drafts after which the drafter is asked every second step, then every third."""
+MAX_IDLE_PAUSE = 3
+
 
 class DraftWidth(Struct):
     """The number of drafts that one sequence may have in a step.
@@ -22,6 +26,8 @@ class DraftWidth(Struct):
     """Number of steps without a draft after the next one that is wrong."""
     skip: int = 0
     """Number of steps until the next draft."""
+    idle: int = 0
+    """Number of times in a row that the drafter had no drafts."""
 
     def next(self) -> int:
         """Return the maximum number of drafts in this step."""
@@ -29,6 +35,11 @@ class DraftWidth(Struct):
             self.skip -= 1
             return 0
         return self.width
+
+    def found(self, count: int) -> None:
+        """Record how many drafts there are. Without any, the drafter is asked less often."""
+        self.idle = 0 if count else self.idle + 1
+        self.skip = min(self.idle // IDLE_STEPS, MAX_IDLE_PAUSE)
 
     def update(self, drafted: int, accepted: int) -> None:
         """Allow more drafts after those that were all right, and pause after those of which none was."""

@@ -132,8 +132,11 @@ class Drafting:
         with contained(self._fail, base_exceptions=True):
             proposed = self._checked(self._drafter.propose(batch), batch)
         step.drafting = self._clock() - step.started_at
-        # there are none at all if the drafter has failed
-        drafts = {each.sequence.id: tokens for each, tokens in zip(batch, proposed, strict=False) if tokens}
+        drafts: dict[str, list[int]] = {}
+        for each, tokens in zip(batch, proposed, strict=False):  # nothing is proposed by a drafter that fails
+            self._sequences[each.sequence.id].width.found(len(tokens))
+            if tokens:
+                drafts[each.sequence.id] = tokens
         return {each.id: room.take(each, drafts[each.id]) for each in sequences if each.id in drafts}
 
     def complete(self, verified: abc.Sequence[Verified]) -> None:

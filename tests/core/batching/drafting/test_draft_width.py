@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fllm.batching.drafting.draft_width import INITIAL_WIDTH, MAX_PAUSE, DraftWidth
+from fllm.batching.drafting.draft_width import IDLE_STEPS, INITIAL_WIDTH, MAX_PAUSE, DraftWidth
 
 
 def test_the_width_doubles_while_all_drafts_are_right() -> None:
@@ -17,6 +17,19 @@ def test_a_drafter_that_returns_fewer_does_not_narrow_the_width() -> None:
     width = DraftWidth(width=8)
     width.update(2, 2)
     assert width.next() == 8
+
+
+def test_a_drafter_without_drafts_is_asked_less_often_until_it_has_some() -> None:
+    width, asked = DraftWidth(), 0
+    for _ in range(100):
+        if width.next():
+            asked += 1
+            width.found(0)
+    assert IDLE_STEPS < asked < 45
+    while not width.next():
+        pass
+    width.found(1)
+    assert [width.next() for _ in range(3)] == [1, 1, 1]
 
 
 def test_a_sequence_whose_drafts_are_always_wrong_gets_some_rarely() -> None:
