@@ -14,6 +14,14 @@ import numpy as np
 
 from fllm_backends.torch.fused import formats, simd_kernels
 from fllm_backends.torch.fused.formats import FORMATS, GROUP, PANEL, Format, Scales
+from fllm_backends.torch.fused.simd_attention import (
+    PAGES_AHEAD,
+    STATE,
+    CacheType,
+    block_scores,
+    block_values,
+    block_weights,
+)
 from fllm_backends.torch.fused.simd_builder import simd_function
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES, Activation
 from fllm_backends.torch.fused.target import Target, targets
@@ -87,18 +95,37 @@ def products(target: Target, which: Iterable[tuple[Format, int, int]] = PRODUCTS
 
 def others(target: Target) -> Results:
     """Return the results of the other kernels: of attention, softmax and gates."""
-    dim, rows = 64, 4
-    keys = numbers(5, dim, PANEL).astype(np.float16)
-    scores, total = np.empty((rows, PANEL), np.float32), np.empty(1, np.float32)
-    run(simd_kernels.attention_scores(target, rows), numbers(6, rows, dim), dim, keys, scores, 4 * PANEL)
-    weights = scores.copy()
-    run(simd_kernels.softmax(target), weights, weights.size, total)
+    dim, rows, pages = 64, 4, 2
+    keys = numbers(5, pages, dim, PANEL).astype(np.float16)
+    places = page_addresses(keys)
+    scores, states = np.empty((rows, pages * PANEL), np.float32), np.zeros((rows, STATE), np.float32)
+    multiply, add = (
+        simd_function(target.width)(part(target, rows, CacheType.HALF))
+        for part in (block_scores, block_values)
+    )
+    run(multiply, numbers(6, rows, dim), dim, places, pages, scores, 4 * pages * PANEL)
+    weights = np.empty_like(scores)
+    weigh = simd_function(target.width)(block_weights(target, 1, CacheType.HALF))
+    for row in range(rows):
+        run(weigh, scores[row], pages * PANEL, states[row], weights[row])
     out = numbers(7, rows, dim)
-    run(simd_kernels.weighted_values(target, rows), weights, 4 * PANEL, keys, dim, out)
+    run(add, weights, 4 * pages * PANEL, places, pages, dim, states, out)
     gates, scales = np.empty(GROUP, np.int8), np.empty(SCALES, np.float32)
     gelu = simd_kernels.activate_and_mul(target, Activation.GELU_TANH)
     run(gelu, numbers(8, GROUP), numbers(9, GROUP), gates, scales)
-    return {"scores": scores, "softmax": weights, "sum": total, "values": out, "gates": gates * scales[0]}
+    return {
+        "scores": scores,
+        "weights": weights,
+        "states": states,
+        "values": out,
+        "gates": gates * scales[0],
+    }
+
+
+def page_addresses(pages: np.ndarray) -> np.ndarray:
+    """Return the addresses of pages, and after them those of the last one, which are prefetched."""
+    count, size = len(pages), pages[0].nbytes
+    return pages.ctypes.data + size * np.minimum(np.arange(count + PAGES_AHEAD), count - 1)
 
 
 if __name__ == "__main__":

@@ -86,11 +86,13 @@ class KVCache:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the keys and values of all layers on a CPU: [layers, slots, kv_heads, dim] each.
 
-        All layers must have the same shape.
+        All layers must have the same shape. numpy lacks bfloat16, whose bits are int16.
         """
         [layer] = set(self._layers)
         size = len(self._layers), self._slots, layer.kv_heads
         keys, values = self._keys.whole, self._values.whole
+        if self.dtype == torch.bfloat16:
+            keys, values = keys.view(torch.int16), values.view(torch.int16)
         return keys.view(*size, layer.key_dim).numpy(), values.view(*size, layer.value_dim).numpy()
 
     @property

@@ -404,7 +404,6 @@ class TorchRunner:
             from fllm_backends.torch.fused.packed_lm import PackedLM
 
             self._quantization, self._packed = "int8", True
-            length = self._config.max_model_len or architecture.max_positions
             threads = torch.get_num_threads()
             with compile_lock():
                 if not fuses:
@@ -412,9 +411,7 @@ class TorchRunner:
                     packed.compile()
                     return packed
                 kind = partial(FusedPart, ranks=ranks) if self._ranks else FusedLM
-                fused = kind(
-                    architecture, weights, threads=threads, max_positions=length, cores=self._cores()
-                )
+                fused = kind(architecture, weights, threads=threads, cores=self._cores())
                 progress(Progress("Compiling the kernels", 0, 1))
                 fused.compile()
                 progress(Progress("Compiling the kernels", 1, 1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fllm_backends.torch.fused.packing import Floats
+from fllm_backends.torch.fused.simd_attention import BLOCK, PAGES, PAGES_AHEAD, STATE, CacheType
 
 Integers = NDArray[np.int64]
 
@@ -148,6 +149,34 @@ class Head(NamedTuple):
     """[rows, vocabulary]"""
 
 
+class TileBuffers(NamedTuple):
+    """Buffers of each thread for an attention tile: [threads, queries, ...]."""
+
+    queries: Floats | NDArray[np.uint16]
+    """In float32, or the bits of bfloat16."""
+    scores: Floats
+    """Of a block of keys."""
+    weights: Floats | NDArray[np.uint16]
+    weighted: Floats
+    states: Floats
+    pages: Integers
+    """Addresses of the pages of a block, of keys and of values: [threads, 2, pages]."""
+
+    @classmethod
+    def allocate(cls, threads: int, queries: int, dims: tuple[int, int], kind: CacheType) -> TileBuffers:
+        """Return the buffers for tiles of ``queries`` rows; ``dims`` are those of keys and of values."""
+        dtype: type[Any] = np.uint16 if kind is CacheType.BFLOAT else np.float32
+        shape = threads, queries
+        return cls(
+            np.zeros((*shape, dims[0]), dtype),
+            np.zeros((*shape, BLOCK), np.float32),
+            np.zeros((*shape, BLOCK), dtype),
+            np.zeros((*shape, dims[1]), np.float32),
+            np.zeros((*shape, STATE), np.float32),
+            np.zeros((threads, 2, PAGES + PAGES_AHEAD), np.int64),
+        )
+
+
 class Scratch(NamedTuple):
     """Buffers for the results of a layer: [tokens, ...], and for each thread [threads, ...]."""
 
@@ -178,7 +207,4 @@ class Scratch(NamedTuple):
     norm_rows: Floats
     """For each thread, or for each token if a router reads them."""
     gate_up: Floats
-    queries: Floats
-    scores: Floats
-    weighted: Floats
-    softmax_sums: Floats
+    tile: TileBuffers

@@ -15,7 +15,16 @@ from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape
 from fllm_backends.torch.fused import layers, lm_head
-from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Head, Integers, ModelShape, Scratch
+from fllm_backends.torch.fused.arrays import (
+    ArgmaxState,
+    Batch,
+    Head,
+    Integers,
+    ModelShape,
+    Scratch,
+    TileBuffers,
+)
+from fllm_backends.torch.fused.attention import CACHE
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.layer_packing import LayerPacker, OwnParts, PaddedSizes, padded, shared_experts
@@ -25,6 +34,7 @@ from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.pages import PagePlaces, PageTables, tile_rows, tiles, tokens_per_tile
 from fllm_backends.torch.fused.rotary_tables import RotaryTables
+from fllm_backends.torch.fused.simd_attention import CacheType, cache_shapes
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Weights
@@ -36,13 +46,13 @@ ACTIVATIONS = {"silu": Activation.SILU, "gelu": Activation.GELU, "gelu_tanh": Ac
 
 
 class _Cache(NamedTuple):
-    """A KV cache, as the kernels read it. Keys and values are views of the float16 bits."""
+    """A KV cache, as the kernels read it. Keys and values are views of the bits of their numbers."""
 
     source: KVCache
     keys: NDArray[np.uint16]
-    """[layers, pages, kv_heads, head_dim, PANEL]"""
+    """[layers, pages, kv_heads, ...], as `cache_shapes` says."""
     values: NDArray[np.uint16]
-    """[layers, pages, kv_heads, PANEL, head_dim]"""
+    """The same."""
     tables: PageTables
 
 
@@ -63,12 +73,12 @@ def is_supported(a: Architecture) -> bool:
 class FusedLM:
     """A decoder on packed weights.
 
-    ``threads`` is the number of threads that compute; ``max_positions`` bounds the length of a sequence.
+    ``threads`` is the number of threads that compute.
     Blocks of the KV cache are divided into pages of 16 tokens, whose layout is the kernels' own. Sizes that
     are not multiples of 32 are padded with zeros.
     """
 
-    cache_dtype = torch.float16
+    cache_dtype = torch.bfloat16 if CACHE == CacheType.BFLOAT else torch.float16
     block_multiple = PANEL
 
     def __init__(
@@ -77,7 +87,6 @@ class FusedLM:
         weights: Weights,
         *,
         threads: int,
-        max_positions: int,
         ranks: Ranks = ALONE,
         cores: Sequence[int] = (),
     ) -> None:
@@ -101,7 +110,6 @@ class FusedLM:
         self._embedding = lm_head.embedding(embedding)
         self._packed = packer.packed, embedding  # the kernels hold their addresses
         self._rotary = RotaryTables(a.ropes, a.rotary_dim)
-        self._max_pages = -(-max_positions // PANEL)
         self._scratch = self._step_scratch = self._allocate_scratch(1)
         self._cache: _Cache | None = None
         self._no_state, self._no_logits = self._argmax_state(0), np.empty((0, 0), np.float32)
@@ -211,15 +219,14 @@ class FusedLM:
         self._kernel_threads.run(kernel, phases, *arguments)
 
     def _read_cache(self, cache: KVCache) -> _Cache:
-        a, dim = self.architecture, self._sizes.head_dim
-        keys, values = (array.reshape(len(a.layers), -1).view(np.uint16) for array in cache.arrays())
+        a = self.architecture
         shape = len(a.layers), -1, len(self._own.kv_heads)
-        return _Cache(
-            cache,
-            keys.reshape(*shape, dim, PANEL),
-            values.reshape(*shape, PANEL, dim),
-            PageTables(cache.block_size // PANEL),
+        shapes = cache_shapes(CacheType(CACHE), self._sizes.head_dim, self._sizes.head_dim)
+        keys, values = (
+            array.reshape(len(a.layers), -1).view(np.uint16).reshape(*shape, *page)
+            for array, page in zip(cache.arrays(), shapes, strict=True)
         )
+        return _Cache(cache, keys, values, PageTables(cache.block_size // PANEL))
 
     def _batch(self, batch: AttentionBatch, tables: PageTables) -> Batch:
         """Build the kernels' batch."""
@@ -274,10 +281,7 @@ class FusedLM:
             jobs=np.zeros((min(slots, experts + slots // ROWS), 3), np.int64),
             norm_rows=floats(max(threads, tokens if a.experts else 1), sizes.hidden),
             gate_up=floats(threads, ROWS * 2 * GROUP),
-            queries=floats(threads, queries, sizes.head_dim),
-            scores=floats(threads, queries, self._max_pages * PANEL),
-            weighted=floats(threads, queries, sizes.head_dim),
-            softmax_sums=floats(threads, queries),
+            tile=TileBuffers.allocate(threads, queries, (sizes.head_dim,) * 2, CacheType(CACHE)),
         )
 
 

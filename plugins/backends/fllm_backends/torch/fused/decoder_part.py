@@ -37,11 +37,10 @@ class FusedPart(FusedLM):
         weights: Weights,
         *,
         threads: int,
-        max_positions: int,
         ranks: Ranks,
         cores: Sequence[int] = (),
     ) -> None:
-        super().__init__(a, weights, threads=threads, max_positions=max_positions, ranks=ranks, cores=cores)
+        super().__init__(a, weights, threads=threads, ranks=ranks, cores=cores)
         self._ranks: Ranks = ALONE
         self._all = ranks
         parts = [own_parts(a, rank, ranks.size) for rank in range(ranks.size)]

@@ -18,8 +18,8 @@ PLANE_BITS = 7
 SIGN_BIT = 128
 """What is subtracted from weights of 8 bits for instructions that multiply signed bytes only."""
 
-Dot = Callable[[SimdBuilder, Any, list[Any], range], list[Any]]
-"""Dot products of some quads of the weights of a group at an address with some rows of activations."""
+Dot = Callable[[SimdBuilder, Any, list[Any], range, int], list[Any]]
+"""Dot products of some quads of the weights of a group at an address with a plane of rows of activations."""
 DotBytes = Callable[[SimdBuilder, Any, Any, Any, int], Any]
 """Adds to each int32 the sum of the products of its four bytes of weights with four activations.
 
@@ -30,68 +30,57 @@ SIXTEEN_BYTES, EIGHT_SHORTS = ir.VectorType(BYTE, 16), ir.VectorType(INT16, 8)
 FOUR_INTEGERS, TWO_LONGS = ir.VectorType(INT32, 4), ir.VectorType(INT64, 2)
 
 
-def dot_product(target: Target, bits: int, planes: int) -> Dot:
-    """Return the emitter for weights of some bits, and activations of 8 bits or of 15 (two planes).
+def dot_product(target: Target, bits: int) -> Dot:
+    """Return the emitter for weights of some bits.
 
     The sums are those of the values of the weights; of 128 less if `Target.signed` and weights have 8 bits.
     """
     if target.multiply == Multiply.PMADDUBSW:
-        return _dot_15_bit(bits) if planes == 2 else _dot_8_bit(bits)
+        return _dot_int16(bits)
     load = _load_signed_quad if target.signed and bits == 8 else partial(_load_quad, bits=bits)
     if target.multiply == Multiply.USMMLA:
-        return _dot_pairs(load, planes)
-    return _dot_rows(load, planes, DOT_BYTES[target.multiply])
+        return _dot_pairs(load)
+    return _dot_rows(load, DOT_BYTES[target.multiply])
 
 
 LoadQuad = Callable[..., Any]
 """Loads a quad of each row, as bytes; takes a builder, the address of the group, and ``at``: which quad."""
 
 
-def _dot_rows(load: LoadQuad, planes: int, dot_bytes: DotBytes) -> Dot:
+def _dot_rows(load: LoadQuad, dot_bytes: DotBytes) -> Dot:
     """Use an instruction that adds four products, with two sums in parallel if there are few rows."""
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b = x.builder
-        results = [x.constant(x.integers, 0)] * len(rows)
-        for plane in range(planes):
-            totals = [[total, x.constant(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in results]
-            for at in quads:
-                quad = load(x, w, at=at)
-                for row, total in zip(rows, totals, strict=True):
-                    which = at % len(total)
-                    total[which] = dot_bytes(x, total[which], quad, row, GROUP * plane + 4 * at)
-            results = [total[0] if len(total) == 1 else b.add(*total) for total in totals]
-            if plane < planes - 1:
-                results = [b.shl(total, x.constant(x.integers, PLANE_BITS)) for total in results]
-        return results
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
+        chains = 2 if len(rows) < 4 else 1
+        totals = [[x.constant(x.integers, 0)] * chains for _ in rows]
+        for at in quads:
+            quad = load(x, w, at=at)
+            for row, total in zip(rows, totals, strict=True):
+                which = at % chains
+                total[which] = dot_bytes(x, total[which], quad, row, GROUP * plane + 4 * at)
+        return [total[0] if chains == 1 else x.builder.add(*total) for total in totals]
 
     return sums
 
 
-def _dot_pairs(load: LoadQuad, planes: int) -> Dot:
+def _dot_pairs(load: LoadQuad) -> Dot:
     """Use ``usmmla``, which multiplies 8 columns of 2 rows of weights with 2 rows of activations.
 
     A last single row is multiplied with ``usdot``.
     """
-    dot_row = _dot_rows(load, planes, _usdot)
+    dot_row = _dot_rows(load, _usdot)
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b, paired = x.builder, len(rows) // 2 * 2
-        results: list[Any] = []
-        for plane in range(planes):
-            totals = [[x.constant(FOUR_INTEGERS, 0)] * (x.width // 2) for _ in range(0, paired, 2)]
-            for at in quads[::2] if paired else ():
-                columns = _interleave(x, load(x, w, at=at), load(x, w, at=at + 1))
-                for pair, total in enumerate(totals):
-                    activations = _load_pair(x, rows[2 * pair : 2 * pair + 2], GROUP * plane + 4 * at)
-                    for i, weights in enumerate(columns):
-                        total[i] = _usmmla(x, total[i], weights, activations)
-            added = [row for total in totals for row in _split_pair(x, total)]
-            if plane:
-                high = (b.shl(total, x.constant(x.integers, PLANE_BITS)) for total in results)
-                added = [b.add(*both) for both in zip(high, added, strict=True)]
-            results = added
-        return results + (dot_row(x, w, rows[paired:], quads) if paired < len(rows) else [])
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
+        paired = len(rows) // 2 * 2
+        totals = [[x.constant(FOUR_INTEGERS, 0)] * (x.width // 2) for _ in range(0, paired, 2)]
+        for at in quads[::2] if paired else ():
+            columns = _interleave(x, load(x, w, at=at), load(x, w, at=at + 1))
+            for pair, total in enumerate(totals):
+                activations = _load_pair(x, rows[2 * pair : 2 * pair + 2], GROUP * plane + 4 * at)
+                for i, weights in enumerate(columns):
+                    total[i] = _usmmla(x, total[i], weights, activations)
+        results = [row for total in totals for row in _split_pair(x, total)]
+        return results + (dot_row(x, w, rows[paired:], quads, plane) if paired < len(rows) else [])
 
     return sums
 
@@ -179,46 +168,27 @@ DOT_BYTES: dict[Multiply, DotBytes] = {
 """How each instruction multiplies a row of activations."""
 
 
-def _dot_8_bit(bits: int) -> Dot:
+def _dot_int16(bits: int) -> Dot:
     """Use ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
 
     So other weights are split into their low 4 bits and the others.
     """
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
         b = x.builder
         halves = 1 if bits == 4 else 2
         totals: list[list[Any]] = [[None] * halves for _ in rows]
         for at in quads:
             parts = _load_quad_halves(x, w, bits, at)
             for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 4 * at), x.integers), x.bytes)
+                four = x.load_broadcast(x.at_offset(row, GROUP * plane + 4 * at), x.integers)
+                activations = b.bitcast(four, x.bytes)
                 for half, part in enumerate(parts):
                     pair = x.multiply_add_bytes(part, activations)
                     total[half] = pair if total[half] is None else b.add(total[half], pair)
         weights = [x.constant(x.shorts, 16**half) for half in range(halves)]
         dot = [[x.multiply_add_int16(*both) for both in zip(total, weights, strict=True)] for total in totals]
         return [one[0] if halves == 1 else b.add(*one) for one in dot]
-
-    return sums
-
-
-def _dot_15_bit(bits: int) -> Dot:
-    """Use ``pmaddwd``, on activations in int16."""
-
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
-        b = x.builder
-        four = ir.VectorType(INT64, x.width // 2)
-        totals = [[x.constant(x.integers, 0)] * 2 for _ in rows]
-        for at in quads:
-            quad = _load_quad(x, w, bits, at)
-            halves = [b.zext(x.shuffle(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
-            for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 8 * at), four), x.shorts)
-                for which, half in enumerate(halves):
-                    total[which] = b.add(total[which], x.multiply_add_int16(half, activations))
-        # Each half has the sums of its columns in two neighbouring lanes.
-        return [x.shuffle(x.add_adjacent(*total), (0, 1, 4, 5, 2, 3, 6, 7)) for total in totals]
 
     return sums
 

@@ -13,6 +13,8 @@ from fllm_backends.torch.fused.simd_builder import BYTE, HALF, INT16, INT32, INT
 
 MAX_HALF = 65504.0
 """Largest finite float16."""
+MAX_BFLOAT = float.fromhex("0x1.fep127")
+"""Largest finite bfloat16."""
 
 
 @intrinsic
@@ -50,6 +52,26 @@ def half_bits(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
         least = SINGLE(-MAX_HALF)
         x = builder.select(builder.fcmp_ordered(">", x, least), x, least)
         return builder.bitcast(builder.fptrunc(x, HALF), INT16)
+
+    return types.uint16(types.float32), codegen
+
+
+@intrinsic
+def bfloat_bits(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
+    """Return the bits of a number in bfloat16, rounded to the nearest, of two to the even one.
+
+    An infinity or NaN becomes a finite number, for the reason that `half_bits` gives.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+        x, most = values[0], SINGLE(MAX_BFLOAT)
+        x = builder.select(builder.fcmp_ordered("<", x, most), x, most)
+        least = SINGLE(-MAX_BFLOAT)
+        x = builder.select(builder.fcmp_ordered(">", x, least), x, least)
+        bits = builder.bitcast(x, INT32)
+        last = builder.and_(builder.lshr(bits, INT32(16)), INT32(1))
+        rounded = builder.add(bits, builder.add(last, INT32(0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, INT32(16)), INT16)
 
     return types.uint16(types.float32), codegen
 

@@ -17,13 +17,13 @@ from fllm_backends.torch.fused.formats import GROUP
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.padding import Places, take
-from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 from fllm_backends.torch.lora.adapters import Adapter
 
 QKV, OUTPUT, GATE_UP, DOWN = range(4)
 MATRICES = "qkv", "output", "gate_up", "down"
-TWO_PLANES = TARGET.planes
+PLANE_UNIT = np.float32(2.0**-PLANE_BITS)
+"""Value of a number of the second plane, in units of the first."""
 
 single = np.float32
 
@@ -36,15 +36,11 @@ def dequantize(row: Any, scales: Any, out: Any) -> None:
         scale = scales[group, 0]
         for i in range(GROUP):
             at = group * GROUP + i
-            number = np.int64(0)
-            if not two_planes:
-                number = np.int64(row[at])
-            elif TWO_PLANES:
-                at = 2 * group * GROUP + i
-                number = (np.int64(row[at]) << PLANE_BITS) + np.int64(row[at + GROUP])
-            else:
-                number = (np.int64(row[2 * at + 1]) << 8) + (np.int64(row[2 * at]) & 255)
-            out[group * GROUP + i] = scale * single(number)
+            place = at + group * GROUP if two_planes else at
+            number = single(row[place])
+            if two_planes:
+                number += PLANE_UNIT * single(row[place + GROUP])
+            out[at] = scale * number
 
 
 @kernel()

@@ -25,7 +25,8 @@ ROWS = 64
 PLANES_8_BIT, PLANES_15_BIT = 1, 2
 """Bytes of a quantized activation.
 
-The output of a norm has a few channels much larger than the others, so it is quantized to 15 bits.
+The output of a norm has a few channels much larger than the others, so their groups are quantized to 15 bits
+in two planes: see `simd_kernels.quantize_groups`.
 """
 
 silu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.SILU)

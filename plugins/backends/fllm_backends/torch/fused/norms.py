@@ -11,11 +11,13 @@ from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
+from fllm_backends.torch.fused.simd_kernels import OUTLIER
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
 quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
 quantize_15_bit = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT)
+quantize_outliers = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT, OUTLIER)
 
 single = np.float32
 
@@ -32,13 +34,18 @@ def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
 
 
 @kernel(fastmath=False)
-def quantize(x: Any, out: Any, scales: Any) -> None:
-    """Quantize one row to as many bytes as ``out`` has for each column."""
+def quantize(x: Any, normalized: Any, out: Any, scales: Any) -> None:
+    """Quantize one row to as many bytes as ``out`` has for each column.
+
+    With two, all groups have 15 bits, but if the row is normalized, only those with outliers.
+    """
     arguments = (address(x), len(scales), address(out), address(scales))
-    if len(out) == PLANES_15_BIT * len(x):
-        quantize_15_bit(arguments)
-    else:
+    if len(out) == len(x):
         quantize_8_bit(arguments)
+    elif normalized:
+        quantize_outliers(arguments)
+    else:
+        quantize_15_bit(arguments)
 
 
 @kernel(fastmath=False)
@@ -66,7 +73,7 @@ def normalize_rows(
                 row = buffers[t]
                 for i in range(len(row)):
                     row[i] = x[t, i]
-            quantize(row, out[t], scales[t])
+            quantize(row, len(weight) > 0, out[t], scales[t])
     finish_phase(team, phase, completed, pieces)
 
 

@@ -14,15 +14,16 @@ from torch import Tensor
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
 from fllm_backends.torch.attention import AttentionBatch, KVShape, Pattern
-from fllm_backends.torch.fused.arrays import Integers
-from fllm_backends.torch.fused.attention import attend_tile
+from fllm_backends.torch.fused.arrays import Integers, TileBuffers
+from fllm_backends.torch.fused.attention import store_kernel, tile_kernel
 from fllm_backends.torch.fused.formats import GROUP, PANEL
-from fllm_backends.torch.fused.intrinsics import MAX_HALF, half_bits
+from fllm_backends.torch.fused.intrinsics import MAX_HALF
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.padding import round_up
 from fllm_backends.torch.fused.pages import PagePlaces, PageTables, tile_rows, tiles, tokens_per_tile
+from fllm_backends.torch.fused.simd_attention import CacheType
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
 MAX_GROWTH = 1.5
@@ -52,13 +53,7 @@ class _Batch(NamedTuple):
     tiles: Integers
 
 
-class _Scratch(NamedTuple):
-    """Buffers of each thread, as in `Scratch`."""
-
-    queries: Floats
-    scores: Floats
-    weighted: Floats
-    softmax_sums: Floats
+attend_tile, store_key_and_value = tile_kernel(CacheType.HALF), store_kernel(CacheType.HALF)
 
 
 @kernel(fastmath=False)
@@ -74,10 +69,7 @@ def store(k: Any, v: Any, slots: Any, keys: Any, values: Any, team: Any, phase: 
         for t in range(first, min(first + per_piece, len(k))):
             page, place = slots[t] // PANEL, slots[t] % PANEL
             for h in range(k.shape[1]):
-                for i in range(k.shape[2]):
-                    keys[page, h, i, place] = half_bits(k[t, h, i])
-                for i in range(v.shape[2]):
-                    values[page, h, place, i] = half_bits(v[t, h, i])
+                store_key_and_value(k[t, h], v[t, h], keys[page, h], values[page, h], place)
     finish_phase(team, phase, completed, pieces)
 
 
@@ -130,7 +122,7 @@ class KernelAttention:
         self._batches: dict[tuple[int, int], _Batch] = {}
         self._tables: dict[int, PageTables] = {}
         """By the size of a block."""
-        self._scratch: dict[tuple[int, int, int], _Scratch] = {}
+        self._scratch: dict[tuple[int, int, int], TileBuffers] = {}
         self._layers: dict[int, _Heads] = {}
 
     def support(self, shapes: Sequence[KVShape], patterns: Sequence[Pattern]) -> bool:
@@ -211,7 +203,7 @@ class KernelAttention:
             window,
             _bits(key_store, kv_heads, key_dim, PANEL),
             _bits(value_store, kv_heads, PANEL, value_dim),
-            self._buffers(tile_rows(count, kv_heads), key_dim, value_dim, _longest(places) + 1),
+            self._buffers(tile_rows(count, kv_heads), key_dim, value_dim),
             out,
         )
         return torch.from_numpy(out)
@@ -236,18 +228,13 @@ class KernelAttention:
             self._batches[key] = _Batch(*places, tiles(batch.rows, size))
         return self._batches[key]
 
-    def _buffers(self, rows: int, key_dim: int, value_dim: int, pages: int) -> _Scratch:
+    def _buffers(self, rows: int, key_dim: int, value_dim: int) -> TileBuffers:
         key = rows, key_dim, value_dim
-        found = self._scratch.get(key)
-        if found is None or found.scores.shape[2] < pages * PANEL:
-            threads = self._threads.count
-            found = self._scratch[key] = _Scratch(
-                queries=np.zeros((threads, rows, key_dim), np.float32),
-                scores=np.zeros((threads, rows, 2 * pages * PANEL), np.float32),
-                weighted=np.zeros((threads, rows, value_dim), np.float32),
-                softmax_sums=np.zeros((threads, rows), np.float32),
+        if key not in self._scratch:
+            self._scratch[key] = TileBuffers.allocate(
+                self._threads.count, rows, (key_dim, value_dim), CacheType.HALF
             )
-        return found
+        return self._scratch[key]
 
 
 def _tensors(cache: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -256,11 +243,6 @@ def _tensors(cache: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     kv_heads, key_dim, value_dim = keys.shape[2], keys.shape[3], values.shape[3]
     pages = keys.view(-1, kv_heads, key_dim, PANEL).transpose(2, 3)
     return pages, values.view(-1, kv_heads, PANEL, value_dim)
-
-
-def _longest(batch: _Batch) -> int:
-    """Return the number of pages that a token attends to at most."""
-    return int(batch.positions.max()) // PANEL + 1
 
 
 def _heads(pattern: Pattern, heads: int, kv_heads: int, key_dim: int) -> _Heads:

@@ -13,7 +13,7 @@ from fllm_backends.torch.fused.arrays import Integers
 from fllm_backends.torch.fused.formats import PANEL
 from fllm_backends.torch.fused.jit import kernel
 
-QUERIES_PER_TILE = 12
+QUERIES_PER_TILE = 48
 """Maximum rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
 _LAYOUTS = 64
 """Number of different batches whose tiles are kept: those that only decode have the same in each step."""

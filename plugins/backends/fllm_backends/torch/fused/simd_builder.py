@@ -14,8 +14,22 @@ from numba.core import cgutils
 intrinsic: Any = extending.intrinsic
 """numba's decorator; its type does not express that the first parameter is not passed."""
 
-BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+BIT, BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 SINGLE, HALF = ir.FloatType(), ir.HalfType()
+
+
+class BFloatType(ir.types._BaseFloatType):  # type: ignore[misc]
+    """The type of bfloat16 numbers, which llvmlite lacks."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloatType._create_instance()
+BFLOAT = BFloatType()
 
 DOT_TAKES_BYTES = llvm_version_info[0] >= 22
 """Whether ``vpdpbusd`` takes vectors of bytes: LLVM 22 changed the type."""
@@ -62,6 +76,7 @@ class SimdBuilder:
         self.narrow_bytes = ir.VectorType(BYTE, width)
         self.shorts = ir.VectorType(INT16, 2 * width)
         self.halves = ir.VectorType(HALF, width)
+        self.bfloats = ir.VectorType(BFLOAT, 2 * width)
 
     def int64(self, value: int) -> Any:
         """Return an int64 constant."""
@@ -104,6 +119,14 @@ class SimdBuilder:
         kind = kind or self.floats
         return self.splat(self.load(at, kind.element), kind)
 
+    def load_int64(self, at: Any) -> Any:
+        """Load an int64 from an address."""
+        return self.load(at, INT64)
+
+    def first_lane(self, vector: Any) -> Any:
+        """Return the first lane of a vector."""
+        return self.builder.extract_element(vector, ir.Constant(INT32, 0))
+
     def splat(self, value: Any, kind: Any) -> Any:
         """Return a vector with a value in all lanes."""
         empty = ir.Constant(kind, ir.Undefined)
@@ -120,6 +143,15 @@ class SimdBuilder:
         kind = unsigned.type if DOT_TAKES_BYTES else self.integers
         both = (self.builder.bitcast(vector, kind) for vector in (unsigned, signed))
         return self.call(name, self.integers, total, *both)
+
+    def dot_bfloat(self, total: Any, a: Any, b: Any) -> Any:
+        """Add to each float the products of two pairs of bfloat16 in 32 bits (``vdpbf16ps``, 512 bits)."""
+        both = (self.builder.bitcast(vector, self.bfloats) for vector in (a, b))
+        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", self.floats, total, *both)
+
+    def round_to_bfloat(self, first: Any, second: Any) -> Any:
+        """Return the floats of two vectors rounded to bfloat16, in one (512 bits)."""
+        return self.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", self.bfloats, second, first)
 
     def multiply_add_bytes(self, unsigned: Any, signed: Any) -> Any:
         """Multiply bytes and add pairs of products to int16 (``pmaddubsw``, 256 bits)."""
@@ -195,6 +227,23 @@ class SimdBuilder:
         power = b.bitcast(b.shl(exponent, self.constant(integers, 23)), floats)
         return b.select(vanishes, self.constant(floats, 0.0), b.fmul(p, power))
 
+    def exp_short(self, x: Any) -> Any:
+        """Return e^x to 1e-4 relative for x up to 0; 0 below -87, and exactly 1 for 0.
+
+        The polynomial is a minimax fit of 2^x between -0.5 and 0.5.
+        """
+        b, floats, integers = self.builder, self.floats, self.integers
+        vanishes = b.fcmp_ordered("<", x, self.constant(floats, -87.0))
+        magic, scale = self.constant(floats, 12582912.0), self.constant(floats, 1.44269504)
+        shifted = self.fma(x, scale, magic)
+        r = self.fma(x, scale, b.fneg(b.fsub(shifted, magic)))
+        p = self.constant(floats, 0.05500893)
+        for c in (0.24221097, 0.69328293, 1.0):
+            p = self.fma(p, r, self.constant(floats, c))
+        power = b.shl(b.bitcast(shifted, integers), self.constant(integers, 23))
+        result = b.bitcast(b.add(b.bitcast(p, integers), power), floats)
+        return b.select(vanishes, self.constant(floats, 0.0), result)
+
     def loop(
         self, end: Any, step: int, totals: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
     ) -> list[Any]:
@@ -220,6 +269,26 @@ class SimdBuilder:
         builder.cbranch(builder.icmp_signed("<", following, end), inside, after)
         builder.position_at_end(after)
         return new
+
+    def either(
+        self, condition: Any, first: Callable[[], list[Any]], second: Callable[[], list[Any]]
+    ) -> list[Any]:
+        """Emit a branch, and return the results of ``first`` if the condition holds, else of ``second``."""
+        builder = self.builder
+        blocks = [builder.append_basic_block(name) for name in ("first", "second", "after")]
+        builder.cbranch(condition, *blocks[:2])
+        found = []
+        for block, emit in zip(blocks[:2], (first, second), strict=True):
+            builder.position_at_end(block)
+            results = emit()
+            found.append((results, builder.basic_block))
+            builder.branch(blocks[2])
+        builder.position_at_end(blocks[2])
+        phis = [builder.phi(result.type) for result in found[0][0]]
+        for results, block in found:
+            for phi, result in zip(phis, results, strict=True):
+                phi.add_incoming(result, block)
+        return phis
 
     def call(self, name: str, result: Any, *arguments: Any, fastmath: Sequence[str] = ()) -> Any:
         """Call an LLVM intrinsic."""

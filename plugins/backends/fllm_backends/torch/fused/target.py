@@ -34,11 +34,8 @@ class Target(NamedTuple):
     width: int
     """Floats in a vector: of one register, or of two of NEON's."""
     multiply: Multiply
-
-    @property
-    def planes(self) -> bool:
-        """Whether an activation of 15 bits is in two planes of bytes; otherwise it is an int16."""
-        return self.multiply != Multiply.PMADDUBSW
+    bfloat: bool = False
+    """Whether an instruction multiplies pairs of bfloat16."""
 
     @property
     def signed(self) -> bool:
@@ -46,10 +43,11 @@ class Target(NamedTuple):
         return self.multiply in (Multiply.SMULL, Multiply.SDOT)
 
 
-AVX2, VNNI, AVX512 = (
+AVX2, VNNI, AVX512, AVX512_BF16 = (
     Target(8, Multiply.PMADDUBSW),
     Target(8, Multiply.VPDPBUSD),
     Target(16, Multiply.VPDPBUSD),
+    Target(16, Multiply.VPDPBUSD, bfloat=True),
 )
 NEON, DOTPROD, I8MM = Target(8, Multiply.SMULL), Target(8, Multiply.SDOT), Target(8, Multiply.USMMLA)
 
@@ -64,7 +62,12 @@ def targets() -> tuple[Target, ...]:
     if not all(map(has, ("avx2", "fma", "f16c"))):
         return ()
     wide = all(map(has, ("avx512f", "avx512bw", "avx512vl", "avx512vnni")))
-    return (AVX512,) * wide + (VNNI,) * (wide or has("avxvnni")) + (AVX2,)
+    return (
+        (AVX512_BF16,) * (wide and has("avx512bf16"))
+        + (AVX512,) * wide
+        + (VNNI,) * (wide or has("avxvnni"))
+        + (AVX2,)
+    )
 
 
 def _features() -> Callable[[str], bool]:

@@ -48,41 +48,66 @@ def _address(array: Any) -> Any:
     return address(array)
 
 
-def rounded(target: Target, x: np.ndarray, planes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def rounded(
+    target: Target, x: np.ndarray, planes: int = 1, outlier: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """[rows, groups, planes, GROUP] bytes, and the scales of each group."""
     groups = len(x), x.shape[1] // GROUP
     whole, scales = (
         np.empty((*groups, planes, GROUP), np.int8),
         np.empty((*groups, simd_kernels.SCALES), np.float32),
     )
-    called(simd_kernels.quantize_groups(target, planes), 4)(x, x.size // GROUP, whole, scales)
+    called(simd_kernels.quantize_groups(target, planes, outlier), 4)(x, x.size // GROUP, whole, scales)
     return whole, scales
 
 
-def seen(target: Target, whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def seen(whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The activations after rounding."""
     if whole.shape[2] == 1:
         numbers = whole[:, :, 0].astype(np.float64)
-    elif target.planes:
-        numbers = whole[:, :, 0].astype(np.float64) * 2**dot_products.PLANE_BITS + whole[:, :, 1]
     else:
-        numbers = whole.reshape(*whole.shape[:2], -1).view(np.int16).astype(np.float64)
+        numbers = whole[:, :, 0] + whole[:, :, 1] / 2.0**dot_products.PLANE_BITS
     return (numbers * scales[..., :1]).reshape(len(whole), -1)
 
 
 @on_every_target
-@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**dot_products.PLANE_BITS)])
-def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: int, most: int) -> None:
+@pytest.mark.parametrize("planes", [1, 2])
+def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: int) -> None:
     x = numbers(4, DEEP)
     x[1, :GROUP] = 0
     whole, scales = rounded(target, x, planes)
-    back = seen(target, whole, scales)
+    back = seen(whole, scales)
     largest = np.abs(x.reshape(4, -1, GROUP)).max(-1)
-    np.testing.assert_allclose(scales[..., 0], largest / most, rtol=1e-6)
-    assert (np.abs(back - x).reshape(4, -1, GROUP) <= scales[..., :1] * 0.51).all()
+    np.testing.assert_allclose(scales[..., 0], largest / 127, rtol=1e-6)
+    steps = scales[..., :1] / (1 if planes == 1 else 2**dot_products.PLANE_BITS)
+    assert (np.abs(back - x).reshape(4, -1, GROUP) <= steps * 0.51).all()
     halves = back.reshape(4, -1, 2, GROUP // 2).sum(-1)
     np.testing.assert_allclose(scales[..., 1], halves.sum(-1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(scales[..., 2:], halves, rtol=1e-5, atol=1e-5)
+
+
+@on_every_target
+def test_only_groups_with_outliers_have_a_second_plane(target: Target) -> None:
+    x = numbers(1, 8 * GROUP)
+    x[0, 3 * GROUP] = 40
+    whole, scales = rounded(target, x, 2, outlier=4)
+    marked = scales[0, :, 0].view(np.uint32) & 1
+    assert marked.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert whole[0, :, 1].any(-1).tolist() == [mark == 1 for mark in marked]
+    steps = scales[0, :, :1] / np.where(marked, 2**dot_products.PLANE_BITS, 1)[:, None]
+    assert (np.abs(seen(whole, scales) - x).reshape(-1, GROUP) <= steps * 0.51).all()
+
+
+@on_every_target
+def test_a_row_without_a_second_plane_has_the_same_product_beside_one_with_it(target: Target) -> None:
+    x = numbers(2, 4 * GROUP)
+    x[1, GROUP] = 60
+    whole, scales = zip(*(rounded(target, row[None], 2, outlier=4) for row in x), strict=True)
+    packed = PackedMatrix((random_part(FORMATS[0], PANEL, 4 * GROUP),), numbers(PANEL))
+    alone, both = np.empty((1, PANEL), np.float32), np.empty((2, PANEL), np.float32)
+    multiply(target, whole[0], scales[0], packed, alone)
+    multiply(target, np.concatenate(whole), np.concatenate(scales), packed, both)
+    assert both[0].tobytes() == alone[0].tobytes()
 
 
 def random_part(form: Format, rows: int, columns: int, seed: int = 1) -> PackedPart:
@@ -120,7 +145,7 @@ def test_products(target: Target, form: Format, planes: int) -> None:
     x, out = numbers(rows, columns, seed=4) * 100, numbers(rows, PANEL, seed=5)
     whole, scales = rounded(target, x, planes)
     exact = unpack(packed).astype(np.float64)
-    expected = seen(target, whole, scales) @ exact.T + packed.bias + (out if add else 0)
+    expected = seen(whole, scales) @ exact.T + packed.bias + (out if add else 0)
     multiply(target, whole, scales, packed, out, add)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6 * np.abs(exact).sum(-1).max() * 100)
 
@@ -159,46 +184,6 @@ def test_extreme_bytes_do_not_overflow(target: Target, planes: int) -> None:
     packed, out = pack(TensorMatrix(torch.from_numpy(weights))), np.empty((1, PANEL), np.float32)
     multiply(target, *rounded(target, np.ones((1, DEEP), np.float32), planes), packed, out)
     np.testing.assert_allclose(out[0], unpack(packed).sum(-1), rtol=1e-4)
-
-
-@on_every_target
-@pytest.mark.parametrize("rows", [4, 8])
-def test_scores(target: Target, rows: int) -> None:
-    queries, keys = numbers(rows, 64), numbers(64, PANEL, seed=1).astype(np.float16)
-    out = np.empty((rows, 40), np.float32)
-    called(simd_kernels.attention_scores(target, rows), 5)(queries, 64, keys.view(np.uint16), out, 160)
-    np.testing.assert_allclose(out[:, :PANEL], queries @ keys.astype(np.float32), rtol=1e-4, atol=1e-4)
-
-
-@on_every_target
-def test_mixing_adds_to_what_is_there(target: Target) -> None:
-    weights, values = numbers(4, 40), numbers(PANEL, 96, seed=1).astype(np.float16)
-    out = numbers(4, 96, seed=2)
-    expected = out + weights[:, :PANEL] @ values.astype(np.float32)
-    called(simd_kernels.weighted_values(target, 4), 5)(weights, 160, values.view(np.uint16), 96, out)
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
-
-
-@on_every_target
-def test_scores_are_capped(target: Target) -> None:
-    scores = numbers(2 * PANEL) * 30
-    scores[0] = 1e4
-    expected = 5 * np.tanh(scores.astype(np.float64) / 5)
-    called(simd_kernels.soft_cap(target), 3)(scores, len(scores), np.full(1, 5, np.float32))
-    np.testing.assert_allclose(scores, expected, atol=2e-6)
-
-
-@on_every_target
-def test_softening_forgets_what_is_masked(target: Target) -> None:
-    scores = numbers(3 * PANEL) * 20
-    scores[40:] = -np.inf
-    weights = np.exp((scores - scores.max()).astype(np.float64))
-    weights[weights < np.exp(-87.0)] = 0
-    total = np.empty(1, np.float32)
-    called(simd_kernels.softmax(target), 3)(scores, len(scores), total)
-    np.testing.assert_allclose(scores, weights, rtol=1e-6)
-    np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
-    assert not scores[40:].any()
 
 
 ACTIVATIONS = {
