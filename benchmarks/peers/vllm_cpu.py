@@ -47,7 +47,7 @@ class VllmCpu:
 
     def install(self) -> None:
         """Install it unless it is there. Raise `Unavailable`."""
-        if self._environment.install((self.kind,)):
+        if self._environment.install((self.kind,), with_uv=True):
             self._name_distribution()
 
     def _name_distribution(self) -> None:

