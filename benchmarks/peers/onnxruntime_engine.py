@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,17 @@ class OnnxRuntimeEngine:
     """The engine with its step taken from outside."""
 
     def __init__(self, model: genai.Model) -> None:
-        self._engine = genai.Engine(model)
-        self._events = self._engine.create_event_buffer(EVENTS)
+        self._model = model
         self._turns: dict[Request, tuple[Any, int]] = {}
+
+    @cached_property
+    def _engine(self) -> genai.Engine:
+        """Create the engine in the thread that uses it; it refuses calls from others."""
+        return genai.Engine(self._model)
+
+    @cached_property
+    def _events(self) -> genai.EngineEventBuffer:
+        return self._engine.create_event_buffer(EVENTS)
 
     def add(self, request: Request) -> None:
         """Accept a request for the next step."""
