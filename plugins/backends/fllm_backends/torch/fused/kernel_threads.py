@@ -23,16 +23,19 @@ class KernelThreads:
         if (cpu := next(self._cpus, None)) is not None:
             bind_thread({cpu})
 
-    def run(self, kernel: Callable[..., None], phases: int, *arguments: Any) -> None:
+    def run(
+        self, kernel: Callable[..., None], phases: int, *arguments: Any, pieces: int | None = None
+    ) -> None:
         """Run a kernel of ``phases`` phases in all threads; return when all pieces are done.
 
-        A thread may not have begun by then: it will find no piece left.
+        A thread may not have begun by then: it will find no piece left. If a phase has only so many
+        ``pieces``, no more threads are woken.
         """
-        counters = new_counters(phases)
+        counters, count = new_counters(phases), min(self.count, pieces or self.count)
         workers = [
-            self._pool.submit(kernel, ThreadTeam(thread, self.count, counters), *arguments)
-            for thread in range(1, self.count)
+            self._pool.submit(kernel, ThreadTeam(thread, count, counters), *arguments)
+            for thread in range(1, count)
         ]
-        kernel(ThreadTeam(0, self.count, counters), *arguments)
+        kernel(ThreadTeam(0, count, counters), *arguments)
         for worker in workers:
             worker.cancel()

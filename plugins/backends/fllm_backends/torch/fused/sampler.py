@@ -35,6 +35,9 @@ THRESHOLD_STEP = 1 / 16
 LAST_THRESHOLD = 1e-30
 """Below this, all tokens become candidates."""
 
+ROWS_PER_THREAD = 4
+"""Number of rows for which another thread is woken, which takes as long as one of them."""
+
 softmax = simd_kernels.softmax(TARGET)
 single = np.float32
 EXACT_MAXIMUM = frozenset({"nnan", "nsz", "reassoc"})
@@ -238,7 +241,8 @@ class KernelSampler:
 
     def _run(self, logits: Floats, masks: NDArray[np.int32], draws: NDArray[Any], tokens: Integers) -> None:
         buffers = self._weights, self._sums, self._heaps
-        self._threads.run(sample_rows, 1, logits, masks, draws, *buffers, tokens)
+        pieces = -(-len(tokens) // ROWS_PER_THREAD)
+        self._threads.run(sample_rows, 1, logits, masks, draws, *buffers, tokens, pieces=pieces)
 
     def _draw(self, row: Row) -> tuple[float, float, float, float, float]:
         """Return the temperature, the logarithm of min_p, top_k or 0, top_p, and the quantile of a row."""
