@@ -131,8 +131,19 @@ def _counts(text: str) -> list[int]:
 
 
 def main() -> None:
+    """Run what the options ask for. Exit with a message if a file or a value is wrong."""
+    parser = options()
+    args = parser.parse_args()
+    if min(args.requests, args.seeds) < 1 or min(args.load, args.rate or 1, args.scale_lengths) <= 0:
+        parser.error("--requests, --seeds, --load, --rate and --scale-lengths must be positive")
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def run(args: argparse.Namespace) -> None:
     """Simulate a trace; or measure costs, or compare predictions with a real server."""
-    args = options().parse_args()
     model = args.model or str(locate().location)
     if args.calibrate_engine or args.calibrate:
         from simulation import calibration

@@ -284,3 +284,26 @@ def test_the_command_prints_a_row_for_each_number_of_replicas(
     )
     script.main()
     assert "| 8 | " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--load", "0"], "must be positive"),
+        (["--trace", "absent.jsonl"], "absent.jsonl"),
+        (["--costs", "absent.json"], "absent.json"),
+        (["--replicas", "0"], "--replicas"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate.py", *options])
+    with pytest.raises(SystemExit) as exited:
+        script.main()
+    assert exited.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
