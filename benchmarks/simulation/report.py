@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -64,7 +65,8 @@ def figures(run: Run) -> Figures:
 def mean(runs: Sequence[Figures]) -> Figures:
     """Return the means of the figures of several runs."""
     columns = [asdict(each) for each in runs]
-    return Figures(**{name: _mean([each[name] for each in columns]) for name in columns[0]})
+    means: dict[str, Any] = {name: _mean([each[name] for each in columns]) for name in columns[0]}
+    return Figures(**means)
 
 
 def _mean(values: Sequence[float | tuple[float, ...]]) -> float | tuple[float, ...]:
