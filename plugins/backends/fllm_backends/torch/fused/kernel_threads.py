@@ -28,8 +28,8 @@ class KernelThreads:
     ) -> None:
         """Run a kernel of ``phases`` phases in all threads; return when all pieces are done.
 
-        A thread may not have begun by then: it will find no piece left. If a phase has only so many
-        ``pieces``, no more threads are woken.
+        A thread may not have begun by then: it will find no piece left. No more than
+        ``pieces`` threads are woken.
         """
         counters, count = new_counters(phases), min(self.count, pieces or self.count)
         workers = [
