@@ -94,7 +94,9 @@ def test_llama_cpp_gets_a_slot_with_the_whole_context_for_each_stream(
 ) -> None:
     a_program(tmp_path, "llama-server", 'echo "$@"')
     peer = peers.PEERS["llama.cpp"](a_setup(peers, tmp_path, streams=4, context=1000), "file")
-    peers.stop(peer.start(1))
+    server = peer.start(1)
+    server.wait(10)
+    peers.stop(server)
     options = (tmp_path / "llama.cpp.log").read_text()
     assert "-np 4 -c 4000" in options
     assert f"-m {tmp_path / 'small.gguf'} " in options
