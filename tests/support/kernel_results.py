@@ -65,9 +65,10 @@ def product(target: Target, form: Format, rows: int, planes: int) -> np.ndarray:
     """Return the product of quantized rows with a panel: [rows, PANEL]."""
     groups = 2 * form.groups
     x, out = numbers(2, rows, groups * GROUP), numbers(3, rows, PANEL)
-    quantized = np.empty((rows, groups, planes, GROUP), np.int8)
+    quantized = np.empty((rows, planes, groups, GROUP), np.int8)
     scales, bias = np.empty((rows, groups, SCALES), np.float32), numbers(4, PANEL)
-    run(simd_kernels.quantize_groups(target, planes), x, rows * groups, quantized, scales)
+    for row in range(rows):
+        run(simd_kernels.quantize_groups(target, planes), x[row], groups, quantized[row], scales[row])
     kernel = simd_function(target.width)(simd_kernels.panel_matmul(target, rows, form, planes))
     strides = groups * planes * GROUP, groups * SCALE_BYTES
     run(

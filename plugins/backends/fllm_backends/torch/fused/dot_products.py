@@ -18,8 +18,8 @@ PLANE_BITS = 7
 SIGN_BIT = 128
 """What is subtracted from weights of 8 bits for instructions that multiply signed bytes only."""
 
-Dot = Callable[[SimdBuilder, Any, list[Any], range, int], list[Any]]
-"""Dot products of some quads of the weights of a group at an address with a plane of rows of activations."""
+Dot = Callable[[SimdBuilder, Any, list[Any], range], list[Any]]
+"""Dot products of some quads of the weights of a group at an address with bytes of rows of activations."""
 DotBytes = Callable[[SimdBuilder, Any, Any, Any, int], Any]
 """Adds to each int32 the sum of the products of its four bytes of weights with four activations.
 
@@ -50,14 +50,14 @@ LoadQuad = Callable[..., Any]
 def _dot_rows(load: LoadQuad, dot_bytes: DotBytes) -> Dot:
     """Use an instruction that adds four products, with two sums in parallel if there are few rows."""
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         chains = 2 if len(rows) < 4 else 1
         totals = [[x.constant(x.integers, 0)] * chains for _ in rows]
         for at in quads:
             quad = load(x, w, at=at)
             for row, total in zip(rows, totals, strict=True):
                 which = at % chains
-                total[which] = dot_bytes(x, total[which], quad, row, GROUP * plane + 4 * at)
+                total[which] = dot_bytes(x, total[which], quad, row, 4 * at)
         return [total[0] if chains == 1 else x.builder.add(*total) for total in totals]
 
     return sums
@@ -70,17 +70,17 @@ def _dot_pairs(load: LoadQuad) -> Dot:
     """
     dot_row = _dot_rows(load, _usdot)
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         paired = len(rows) // 2 * 2
         totals = [[x.constant(FOUR_INTEGERS, 0)] * (x.width // 2) for _ in range(0, paired, 2)]
         for at in quads[::2] if paired else ():
             columns = _interleave(x, load(x, w, at=at), load(x, w, at=at + 1))
             for pair, total in enumerate(totals):
-                activations = _load_pair(x, rows[2 * pair : 2 * pair + 2], GROUP * plane + 4 * at)
+                activations = _load_pair(x, rows[2 * pair : 2 * pair + 2], 4 * at)
                 for i, weights in enumerate(columns):
                     total[i] = _usmmla(x, total[i], weights, activations)
         results = [row for total in totals for row in _split_pair(x, total)]
-        return results + (dot_row(x, w, rows[paired:], quads, plane) if paired < len(rows) else [])
+        return results + (dot_row(x, w, rows[paired:], quads) if paired < len(rows) else [])
 
     return sums
 
@@ -174,14 +174,14 @@ def _dot_int16(bits: int) -> Dot:
     So other weights are split into their low 4 bits and the others.
     """
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range, plane: int) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         b = x.builder
         halves = 1 if bits == 4 else 2
         totals: list[list[Any]] = [[None] * halves for _ in rows]
         for at in quads:
             parts = _load_quad_halves(x, w, bits, at)
             for row, total in zip(rows, totals, strict=True):
-                four = x.load_broadcast(x.at_offset(row, GROUP * plane + 4 * at), x.integers)
+                four = x.load_broadcast(x.at_offset(row, 4 * at), x.integers)
                 activations = b.bitcast(four, x.bytes)
                 for half, part in enumerate(parts):
                     pair = x.multiply_add_bytes(part, activations)

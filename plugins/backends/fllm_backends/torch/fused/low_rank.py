@@ -36,10 +36,9 @@ def dequantize(row: Any, scales: Any, out: Any) -> None:
         scale = scales[group, 0]
         for i in range(GROUP):
             at = group * GROUP + i
-            place = at + group * GROUP if two_planes else at
-            number = single(row[place])
+            number = single(row[at])
             if two_planes:
-                number += PLANE_UNIT * single(row[place + GROUP])
+                number += PLANE_UNIT * single(row[at + GROUP * len(scales)])
             out[at] = scale * number
 
 

@@ -71,7 +71,7 @@ def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitte
 
         def add_group(group: Any, at: Any, grids: list[Grid], totals: list[Any]) -> list[Any]:
             """Add the products with a group of weights at an address."""
-            place, scales = b.mul(group, x.int64(GROUP * planes)), b.mul(group, x.int64(SCALE_BYTES))
+            place, scales = b.mul(group, x.int64(GROUP)), b.mul(group, x.int64(SCALE_BYTES))
             lines = [b.add(x.at_stride(a, a_stride, r), place) for r in range(rows)]
             scales_at = [x.at_stride(b.add(s, scales), s_stride, r) for r in range(rows)]
             quads, totals = QUADS // len(grids), [*totals]
@@ -80,7 +80,7 @@ def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitte
                 if shifted:
                     minimum = x.fma(scale, x.constant(x.floats, SIGN_BIT), minimum)
                 part = range(index * quads, (index + 1) * quads)
-                sums = _group_sums(x, dot, at, lines, part, has_low)
+                sums = _group_sums(x, dot, at, lines, part, b.mul(groups, x.int64(GROUP)), has_low)
                 sum_offset = 4 * (index + len(grids))
                 for r in range(rows):
                     factor = b.fmul(scale, x.load_broadcast(scales_at[r]))
@@ -114,20 +114,22 @@ def _has_low_plane(x: SimdBuilder, scales_at: list[Any]) -> Any:
     return b.trunc(bits, BIT)
 
 
-def _group_sums(x: SimdBuilder, dot: Dot, at: Any, lines: list[Any], quads: range, has_low: Any) -> list[Any]:
+def _group_sums(
+    x: SimdBuilder, dot: Dot, at: Any, lines: list[Any], quads: range, columns: Any, has_low: Any
+) -> list[Any]:
     """Return the dot products of a group with each row, in units of the first plane, as floats.
 
     The second plane is multiplied only if a row needs it. That changes no bit of the sums of other rows: they
     are multiplied with 128 and divided by it.
     """
     b = x.builder
-    high = dot(x, at, lines, quads, 0)
+    high = dot(x, at, lines, quads)
     if has_low is None:
         return [b.sitofp(total, x.floats) for total in high]
 
     def exact() -> list[Any]:
         shift, unit = x.constant(x.integers, PLANE_BITS), x.constant(x.floats, 2.0**-PLANE_BITS)
-        low = dot(x, at, lines, quads, 1)
+        low = dot(x, at, [b.add(line, columns) for line in lines], quads)
         both = [
             b.add(b.shl(*pair), total)
             for pair, total in zip(((one, shift) for one in high), low, strict=True)
@@ -250,7 +252,7 @@ def quantize_groups(target: Target, planes: int, outlier: float = 0.0) -> Any:
 
     With two planes, a group whose largest magnitude is more than ``outlier`` times the root of the mean
     square of the row has 15 bits, and the lowest bit of its scale is 1. The others have 8 bits, and a second
-    plane of zeros. The scale is that of the first plane.
+    plane of zeros. The scale is that of the first plane; the second one follows that of the whole row.
     """
 
     @simd_function(target.width)
@@ -269,8 +271,9 @@ def quantize_groups(target: Target, planes: int, outlier: float = 0.0) -> Any:
         def body(group: Any, _: list[Any]) -> list[Any]:
             at = b.add(values, b.mul(group, x.int64(4 * GROUP)))
             parts = [x.load(x.at_offset(at, 4 * i)) for i in range(0, GROUP, x.width)]
-            place = b.add(out, b.mul(group, x.int64(GROUP * planes)))
-            _quantize_group(x, parts, place, b.add(scales, b.mul(group, x.int64(SCALE_BYTES))), most)
+            place = b.add(out, b.mul(group, x.int64(GROUP)))
+            places = place, b.add(place, b.mul(count, x.int64(GROUP)))
+            _quantize_group(x, parts, places, b.add(scales, b.mul(group, x.int64(SCALE_BYTES))), most)
             return []
 
         x.loop(count, 1, [], body)
@@ -287,7 +290,7 @@ def activate_and_mul(target: Target, activation: Activation) -> Any:
         for at in range(0, 4 * GROUP, 4 * x.width):
             opened = _activate(x, x.load(x.at_offset(gates, at)), activation)
             parts.append(x.builder.fmul(opened, x.load(x.at_offset(ups, at))))
-        _quantize_group(x, parts, out, scales, None)
+        _quantize_group(x, parts, (out, out), scales, None)
 
     return emit
 
@@ -319,10 +322,11 @@ def _normal_cdf(x: SimdBuilder, value: Any) -> Any:
     return b.select(b.fcmp_ordered(">=", value, zero), b.fsub(one, tail), tail)
 
 
-def _quantize_group(x: SimdBuilder, parts: list[Any], out: Any, scales: Any, most: Any) -> None:
+def _quantize_group(x: SimdBuilder, parts: list[Any], out: tuple[Any, Any], scales: Any, most: Any) -> None:
     """Quantize a group of floats; store the scale, the group's sum, and the sums of its halves.
 
-    ``most`` is the largest square that 8 bits are enough for; ``None`` if there is one plane.
+    ``out`` are the addresses of both planes. ``most`` is the largest square that 8 bits are enough for;
+    ``None`` if there is one plane.
     """
     b = x.builder
     magnitude = x.abs(parts[0])
@@ -341,7 +345,7 @@ def _quantize_group(x: SimdBuilder, parts: list[Any], out: Any, scales: Any, mos
         quantized = b.sub(b.bitcast(x.fma(part, factor, magic), x.integers), b.bitcast(magic, x.integers))
         half = at * 2 // len(parts)
         totals[half] = b.add(totals[half], quantized)
-        place = x.at_offset(out, at * x.width)
+        place = x.at_offset(out[0], at * x.width)
         if fine is None:
             x.store(b.trunc(quantized, x.narrow_bytes), place)
         else:
@@ -349,7 +353,7 @@ def _quantize_group(x: SimdBuilder, parts: list[Any], out: Any, scales: Any, mos
             high = b.select(fine, high, quantized)
             low = b.select(fine, b.sub(quantized, b.shl(high, shift)), x.constant(x.integers, 0))
             x.store(b.trunc(high, x.narrow_bytes), place)
-            x.store(b.trunc(low, x.narrow_bytes), x.at_offset(place, GROUP))
+            x.store(b.trunc(low, x.narrow_bytes), x.at_offset(out[1], at * x.width))
     scale = b.fdiv(top, high_limit)
     if fine is not None:
         bits = b.and_(b.bitcast(scale, INT32), INT32(-2))

@@ -51,22 +51,22 @@ def _address(array: Any) -> Any:
 def rounded(
     target: Target, x: np.ndarray, planes: int = 1, outlier: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[rows, groups, planes, GROUP] bytes, and the scales of each group."""
-    groups = len(x), x.shape[1] // GROUP
-    whole, scales = (
-        np.empty((*groups, planes, GROUP), np.int8),
-        np.empty((*groups, simd_kernels.SCALES), np.float32),
-    )
-    called(simd_kernels.quantize_groups(target, planes, outlier), 4)(x, x.size // GROUP, whole, scales)
+    """[rows, planes, groups, GROUP] bytes, and the scales of each group."""
+    groups = x.shape[1] // GROUP
+    whole = np.empty((len(x), planes, groups, GROUP), np.int8)
+    scales = np.empty((len(x), groups, simd_kernels.SCALES), np.float32)
+    quantize = called(simd_kernels.quantize_groups(target, planes, outlier), 4)
+    for row in range(len(x)):
+        quantize(x[row], groups, whole[row], scales[row])
     return whole, scales
 
 
 def seen(whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The activations after rounding."""
-    if whole.shape[2] == 1:
-        numbers = whole[:, :, 0].astype(np.float64)
+    if whole.shape[1] == 1:
+        numbers = whole[:, 0].astype(np.float64)
     else:
-        numbers = whole[:, :, 0] + whole[:, :, 1] / 2.0**dot_products.PLANE_BITS
+        numbers = whole[:, 0] + whole[:, 1] / 2.0**dot_products.PLANE_BITS
     return (numbers * scales[..., :1]).reshape(len(whole), -1)
 
 
@@ -93,7 +93,7 @@ def test_only_groups_with_outliers_have_a_second_plane(target: Target) -> None:
     whole, scales = rounded(target, x, 2, outlier=4)
     marked = scales[0, :, 0].view(np.uint32) & 1
     assert marked.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
-    assert whole[0, :, 1].any(-1).tolist() == [mark == 1 for mark in marked]
+    assert whole[0, 1].any(-1).tolist() == [mark == 1 for mark in marked]
     steps = scales[0, :, :1] / np.where(marked, 2**dot_products.PLANE_BITS, 1)[:, None]
     assert (np.abs(seen(whole, scales) - x).reshape(-1, GROUP) <= steps * 0.51).all()
 
@@ -158,7 +158,7 @@ def multiply(
     out: np.ndarray,
     add: int = 0,
 ) -> None:
-    rows, groups, planes = whole.shape[:3]
+    rows, planes, groups = whole.shape[:3]
     (part,) = packed.parts
     tile = simd_function(target.width)(simd_kernels.panel_matmul(target, rows, part.format, planes))
     line = groups * planes * GROUP
