@@ -27,6 +27,10 @@ EosControl = Literal["ignore_eos", "generation_config", "none"]
 """How to keep a server from ending a completion early: vLLM's fields, transformers' field, or not at all."""
 
 
+MAX_CLOSED_CONNECTIONS = 32
+"""Maximum number of idle connections that a server may have closed before one request."""
+
+
 class RequestFailed(Exception):
     """A request without a complete response; the message gives the reason."""
 
@@ -82,13 +86,18 @@ class Client:
             return reader.completion()
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
-        """Send a request, again if a server closed an idle connection at the moment of its reuse."""
-        try:
-            return await self._session.post(self._url, data=body, allow_redirects=False)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._session.post(self._url, data=body, allow_redirects=False)
+        """Send a request, again if a server closed an idle connection at the moment of its reuse.
+
+        It may have closed as many as there were concurrent requests.
+        """
+        for _ in range(MAX_CLOSED_CONNECTIONS):
+            try:
+                return await self._session.post(self._url, data=body, allow_redirects=False)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                continue
+        return await self._session.post(self._url, data=body, allow_redirects=False)
 
 
 async def connect(target: Target, options: RequestOptions, prompt: str) -> ConnectedTarget:

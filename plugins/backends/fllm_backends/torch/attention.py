@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.torch.huge_pages import HugePages, allows_huge_pages
-from fllm_backends.torch.mapped_memory import HUGE_PAGE_BYTES, FillingRegions, map_memory
+from fllm_backends.torch.huge_pages import HugePages
+from fllm_backends.torch.mapped_memory import HUGE_PAGE_BYTES, map_memory
 
 _COPIED_BLOCKS = 64
 """Number of blocks that are gathered at once when they are copied."""
@@ -69,15 +69,6 @@ class KVCache:
         keys = [(*size, layer.kv_heads, layer.key_dim) for layer in layers]
         values = [(*size, layer.kv_heads, layer.value_dim) for layer in layers]
         self._keys, self._values = (_Store(shapes, like, huge_pages) for shapes in (keys, values))
-        self._regions = [each.regions for each in (self._keys, self._values) if each.regions]
-
-    def fill(self, batch: Sequence[Row]) -> None:
-        """Use huge pages on a CPU for the blocks before those that a batch will write, if they are full."""
-        if self._regions:
-            size = self.block_size
-            blocks = max(row.block_table[(row.start + row.count - 1) // size] for row in batch)
-            for regions in self._regions:
-                regions.fill(blocks)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the keys and values of a layer: [blocks, block_size, kv_heads, key_dim or value_dim]."""
@@ -154,25 +145,18 @@ class KVCache:
 class _Store:
     """Zeros of several shapes, which lie one after the other in one piece of memory."""
 
-    regions: FillingRegions | None = None
-
     def __init__(self, shapes: Sequence[tuple[int, ...]], like: Tensor, huge_pages: HugePages) -> None:
         sizes = [math.prod(shape) for shape in shapes]
-        self.whole = self._zeros(shapes, sum(sizes), like, huge_pages)
+        self.whole = self._zeros(sum(sizes), like, huge_pages)
         pieces = torch.split(self.whole, sizes)
         self.parts = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
-    def _zeros(
-        self, shapes: Sequence[tuple[int, ...]], size: int, like: Tensor, huge_pages: HugePages
-    ) -> Tensor:
+    def _zeros(self, size: int, like: Tensor, huge_pages: HugePages) -> Tensor:
         """Return zeros that take memory on a CPU only when they are written. torch writes its own at once."""
         item = like.element_size()
         if like.device.type != "cpu" or size * item < HUGE_PAGE_BYTES:
             return like.new_zeros(size)
         mapped = map_memory(size * item, huge=huge_pages == "on")
-        if huge_pages == "auto" and allows_huge_pages():
-            block_bytes = [math.prod(shape[1:]) * item for shape in shapes]
-            self.regions = FillingRegions(mapped, block_bytes, shapes[0][0])
         return torch.from_numpy(mapped.array[: size * item]).view(like.dtype)
 
 

@@ -46,7 +46,6 @@ class Executor:
     def execute(self, batch: Sequence[Row]) -> list[Sampled]:
         """Run one batch; see `fllm.batching.runner.ModelRunner.execute`."""
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
-        self._cache.fill(batch)
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
         inputs = torch.tensor(ids), attention, self._cache
         decodes = len(ids) == len(batch) and all(_is_decode(row) for row in batch)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from fllm.errors import ConfigError
 
 HugePages: TypeAlias = Literal["auto", "on", "off"]
-"""``auto``: packed weights are in huge pages, and the full pages of the KV cache. ``on``: all of it."""
+"""``auto``: packed weights are in huge pages. ``on``: the KV cache, too."""
 
 _DISABLE = 41
 """``PR_SET_THP_DISABLE`` of prctl."""

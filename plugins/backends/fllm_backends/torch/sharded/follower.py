@@ -24,7 +24,6 @@ class Follower:
     def forward(self, message: Forward) -> None:
         """Run a forward pass."""
         token_ids, rows = self._batches.decode(message)
-        self._cache.fill(rows)
         batch = AttentionBatch(rows, self._cache.block_size, self._decoder.device)
         self._hidden = self._decoder.forward(token_ids, batch, self._cache)
 
