@@ -281,7 +281,7 @@ class FusedLM:
             jobs=np.zeros((min(slots, experts + slots // ROWS), 3), np.int64),
             norm_rows=floats(max(threads, tokens if a.experts else 1), sizes.hidden),
             gate_up=floats(threads, ROWS * 2 * GROUP),
-            tile=TileBuffers.allocate(threads, queries, (sizes.head_dim,) * 2, CacheType(CACHE)),
+            tile=TileBuffers.allocate(threads, queries, (sizes.head_dim, sizes.head_dim), CacheType(CACHE)),
         )
 
 
