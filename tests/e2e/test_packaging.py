@@ -141,12 +141,12 @@ def test_the_installed_plugins_are_found(installed: Path) -> None:
     assert {each["error"] for each in listing["plugins"]} == {None}
     assert {"parsers", "backends", "metrics"} <= {each["name"] for each in listing["plugins"]}
     assert listing["missing_extras"] == {
-        "torch": ["torch", "llguidance"],
+        "torch": ["torch", "llguidance", "draft_model"],
         "xgrammar": ["xgrammar"],
         "ray": ["ray"],
     }
     table = call(installed / "furiosa-llm", "plugins")
-    assert "torch, llguidance: pip install 'furiosa-llm-server[torch]'" in table.splitlines()
+    assert "torch, llguidance, draft_model: pip install 'furiosa-llm-server[torch]'" in table.splitlines()
     assert "pip install 'furiosa-llm-server[torch]'" in call(
         installed / "furiosa-llm", "plugins", "show", "torch"
     )

@@ -93,13 +93,17 @@ def test_a_pydantic_model_is_parsed(client: OpenAI) -> None:
 def test_every_constraint_is_satisfied_streamed_and_not(
     client: OpenAI, constraint: Any, is_satisfied: Any
 ) -> None:
-    options: dict[str, Any] = {"model": "m", "max_tokens": 100, "seed": 5, "extra_body": constraint}
-    chat = client.chat.completions.create(messages=QUESTION, **options).choices[0]
-    assert chat.finish_reason == "stop"
+    options: dict[str, Any] = {"model": "m", "max_tokens": 100, "extra_body": constraint}
+    for seed in range(3, 11):  # an object of any form is long with some seeds, others on each processor
+        options["seed"] = seed
+        chat = client.chat.completions.create(messages=QUESTION, **options).choices[0]
+        text = client.completions.create(prompt="Paris is", **options).choices[0]
+        if chat.finish_reason == text.finish_reason == "stop":
+            break
+    assert chat.finish_reason == text.finish_reason == "stop"
     assert is_satisfied(chat.message.content), chat.message.content
     chunks: Any = client.chat.completions.create(messages=QUESTION, stream=True, **options)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == chat.message.content
-    text = client.completions.create(prompt="Paris is", **options).choices[0]
     assert is_satisfied(text.text), text.text
     pieces: Any = client.completions.create(prompt="Paris is", stream=True, **options)
     assert "".join(piece.choices[0].text for piece in pieces) == text.text

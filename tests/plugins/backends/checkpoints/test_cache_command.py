@@ -116,7 +116,7 @@ def test_kv_blocks_are_listed_and_removed_while_a_server_writes(tmp_path: Path) 
 
     def write() -> None:
         while not ended.is_set():
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, FileExistsError):  # removed while it is made
                 files.write(files.name(b"%d" % (time.monotonic_ns() % 300)), bytes(10))
 
     with ThreadPoolExecutor(1) as executor:
