@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from fllm.config import BackendConfig, PluginConfig, PluginOption
 from fllm.containment import contained, mapped
-from fllm.drafter import Drafter, DrafterContext, DrafterFactory
+from fllm.drafter import DrafterFactory
 from fllm.errors import ConfigError, ConfigErrors, PluginError, UserError, format_error
 from fllm.interfaces import (
     Backend,
@@ -56,7 +56,7 @@ from fllm.plugins.validation import (
     check_version,
 )
 from fllm.server_description import PagePanel
-from fllm.structured_output.interfaces import GrammarCompiler, GrammarContext, GrammarFactory
+from fllm.structured_output.interfaces import GrammarFactory
 from fllm.values import ChatTemplates
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 L = TypeVar("L", bound=LoadedParser)
+C = TypeVar("C", bound=Struct)
+R = TypeVar("R")
 
 ENGINE_HOOKS = ("fllm_backends", "fllm_grammars", "fllm_drafters")
 """Hooks of plugins that the process of an engine needs."""
@@ -123,8 +125,8 @@ class Plugins:
         self.backends: Registry[BackendFactory] = Registry("backend", bind=_bind_backend)
         self.tool_parsers = Registry("tool-call parser", validation.tool_parser, _bind_parser)
         self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser, _bind_parser)
-        self.grammars: Registry[GrammarFactory] = Registry("grammar backend", bind=_bind_grammar)
-        self.drafters: Registry[DrafterFactory] = Registry("drafter", bind=_bind_drafter)
+        self.grammars: Registry[GrammarFactory] = Registry("grammar backend", bind=_bind_factory)
+        self.drafters: Registry[DrafterFactory] = Registry("drafter", bind=_bind_factory)
         self.placements: Registry[PlacementFactory] = Registry("placement", bind=_bind_placement)
         self.commands: Registry[Any] = Registry("command")
         self._named: dict[str, Registry[Any]] = {
@@ -420,26 +422,11 @@ def _bind_parser(parser: L, registration: Registration) -> L:
     return replace(parser, options=registration.options(), meter=registration.meter)
 
 
-def _bind_grammar(factory: GrammarFactory, registration: Registration) -> GrammarFactory:
+def _bind_factory(factory: Callable[[C], R], registration: Registration) -> Callable[[C], R]:
     options = registration.options()
     if options is None:
         return factory
-
-    def create(context: GrammarContext) -> GrammarCompiler:
-        return factory(replace(context, options=options))
-
-    return create
-
-
-def _bind_drafter(factory: DrafterFactory, registration: Registration) -> DrafterFactory:
-    options = registration.options()
-    if options is None:
-        return factory
-
-    def create(context: DrafterContext) -> Drafter:
-        return factory(replace(context, options=options))
-
-    return create
+    return lambda context: factory(replace(context, options=options))
 
 
 def _bind_placement(factory: PlacementFactory, registration: Registration) -> PlacementFactory:
