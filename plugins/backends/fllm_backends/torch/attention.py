@@ -156,8 +156,8 @@ class _Store:
         item = like.element_size()
         if like.device.type != "cpu" or size * item < HUGE_PAGE_BYTES:
             return like.new_zeros(size)
-        mapped = map_memory(size * item, huge=huge_pages == "on")
-        return torch.from_numpy(mapped.array[: size * item]).view(like.dtype)
+        memory = map_memory(size * item, huge=huge_pages == "on")
+        return torch.from_numpy(memory[: size * item]).view(like.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def test_they_can_be_forbidden_for_a_process() -> None:
 from fllm_backends.torch.huge_pages import forbid_huge_pages
 from fllm_backends.torch.mapped_memory import map_memory
 forbid_huge_pages()
-array = map_memory(8 << 20, huge=True).array
+array = map_memory(8 << 20, huge=True)
 array[:] = 1
 print("".join(line for line in open("/proc/self/smaps_rollup") if "AnonHugePages" in line))
 """

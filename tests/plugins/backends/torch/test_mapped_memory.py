@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 
 from fllm_backends.torch.mapped_memory import HUGE_PAGE_BYTES, map_memory
 
-MIB = 1024**2
 
-
-def test_memory_begins_at_a_huge_page() -> None:
-    mapped = map_memory(100, huge=False)
-    assert mapped.array.ctypes.data % HUGE_PAGE_BYTES == 0
-    assert len(mapped.array) == HUGE_PAGE_BYTES
-    assert np.frombuffer(mapped.memory, np.uint8)[mapped.start :].ctypes.data == mapped.array.ctypes.data
+@pytest.mark.parametrize("huge", [False, True])
+def test_memory_begins_at_a_huge_page(huge: bool) -> None:
+    memory = map_memory(100, huge=huge)
+    assert memory.ctypes.data % HUGE_PAGE_BYTES == 0
+    assert len(memory) == HUGE_PAGE_BYTES
+    memory[-1] = 1
+    assert memory.sum() == 1

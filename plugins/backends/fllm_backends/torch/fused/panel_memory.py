@@ -41,6 +41,6 @@ class PanelMemory:
 def _map_chunk(size: int) -> NDArray[np.uint8]:
     """Return new memory: a chunk, or ``size`` bytes where the system limits what is mapped."""
     try:
-        return map_memory(max(size, CHUNK_BYTES), huge=True).array
+        return map_memory(max(size, CHUNK_BYTES), huge=True)
     except MemoryError:
-        return map_memory(size, huge=True).array
+        return map_memory(size, huge=True)
