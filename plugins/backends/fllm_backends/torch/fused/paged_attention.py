@@ -15,7 +15,8 @@ from fllm.batching.runner import Row
 from fllm.values import SamplingParams
 from fllm_backends.torch.attention import AttentionBatch, KVShape, Pattern
 from fllm_backends.torch.fused.arrays import Integers, TileBuffers
-from fllm_backends.torch.fused.attention import store_kernel, tile_kernel
+from fllm_backends.torch.fused.attention import store_kernel
+from fllm_backends.torch.fused.attention_tile import tile_kernel
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.intrinsics import MAX_HALF
 from fllm_backends.torch.fused.jit import kernel
