@@ -90,7 +90,7 @@ def start_states(shape: Any, head: Any, states: Any, rows: Any) -> None:
 def cap_and_mask(
     shape: Any, positions: Any, window: Any, start: Any, columns: Any, rows: Any, scores: Any
 ) -> None:
-    """Cap the scores of a block, and mask those of keys that a token does not attend to.
+    """Limit the scores of a block, and mask those of keys that a token does not attend to.
 
     ``positions`` are those of the tile's tokens, ``start`` that of the block.
     """
